@@ -1,0 +1,123 @@
+"""What the chemistry task families share: references that are grown again from the task's own knobs and seed."""
+
+from __future__ import annotations
+
+import json
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from flywheel.contracts import Knob
+from flywheel.envs.chemistry.growth import grow
+from flywheel.types import Knobs, Task, content_id, derive_seed
+from flywheel.verifiers.chemistry_judge import compile_task, judge
+
+TRIVIAL = "C"
+MAX_REDRAWS = 40
+
+
+class NoSuchTaskError(ValueError):
+    """The knobs and the seed lead to no task."""
+
+
+class Made(NamedTuple):
+    """A task's prompt and constraints, and the hidden reference that meets them."""
+
+    prompt: str
+    constraints: list[dict[str, Any]]
+    reference: str
+
+
+class ChemistryFamily(ABC):
+    """A task generator that makes its tasks round a reference molecule."""
+
+    family: str
+    knobs: Mapping[str, Knob]
+
+    @abstractmethod
+    def make(self, params: Mapping[str, int], seed: int) -> Made:
+        """Return the task that the knobs and the seed name.
+
+        Raises:
+            NoSuchTaskError: this seed leads nowhere; the next derived one is tried.
+        """
+
+    def generate(self, params: Knobs, seed: int) -> Task:
+        """Return the task that these arguments name."""
+        knobs = {name: int(params.get(name, knob.default[0])) for name, knob in self.knobs.items()}
+        unknown = set(params) - set(self.knobs)
+        if unknown:
+            raise ValueError(f"family {self.family!r} has no knob {sorted(unknown)[0]!r}; it has {', '.join(self.knobs)}")
+        for name, value in knobs.items():
+            if not self.knobs[name].low <= value <= self.knobs[name].high:
+                raise ValueError(f"knob {name!r} is {value}, expected {self.knobs[name].low} to {self.knobs[name].high}")
+        made = self._made(tuple(sorted(knobs.items())), seed)
+        payload = {"constraints": made.constraints}
+        return Task.create(env="chemistry", family=self.family, prompt=made.prompt, payload=payload, params=knobs, seed=seed)
+
+    def demonstrate(self, task: Task) -> list[str]:
+        """Return the submission of the reference molecule."""
+        return [json.dumps({"name": "submit", "arguments": {"smiles": self.reference(task)}}, separators=(",", ":"))]
+
+    def reference(self, task: Task) -> str:
+        """Return the SMILES that the task was made round.
+
+        Raises:
+            ValueError: the task was not made by this generator from its own params and seed.
+        """
+        if set(task.params) != set(self.knobs):
+            raise ValueError(
+                f"task {task.id}: params are {dict(task.params)!r}, expected {', '.join(self.knobs)}; it has no known reference"
+            )
+        made = self._made(tuple(sorted((name, int(value)) for name, value in task.params.items())), task.seed)
+        if content_id(made.constraints) != content_id(task.payload["constraints"]):
+            raise ValueError(f"task {task.id}: its params and seed make other constraints than its own; it has no known reference")
+        return made.reference
+
+    def key(self, task: Task) -> str:
+        """Return the canonical key: the constraints, in sorted order."""
+        return content_id(sorted(json.dumps(spec, sort_keys=True) for spec in task.payload["constraints"]))
+
+    def validate(self, task: Task) -> None:
+        """Check that the reference passes and trivial answers fail.
+
+        Raises:
+            ValueError: they do not.
+        """
+        compiled, reference = compile_task(task.payload), self.reference(task)
+        broken = next((finding for finding in judge(compiled, reference) if not finding.passed), None)
+        if broken is not None:
+            raise ValueError(f"task {task.id}: the reference {reference} fails {broken.name}: {broken.detail}")
+        if all(finding.passed for finding in judge(compiled, TRIVIAL)):
+            raise ValueError(f"task {task.id}: the trivial answer {TRIVIAL} passes")
+
+    @lru_cache(maxsize=4096)  # noqa: B019 - generators live as long as the process
+    def _made(self, knobs: tuple[tuple[str, int], ...], seed: int) -> Made:
+        params = dict(knobs)
+        for attempt in range(MAX_REDRAWS):
+            try:
+                return self.make(params, derive_seed("chemistry", self.family, params, seed, attempt))
+            except NoSuchTaskError:
+                continue
+        raise NoSuchTaskError(f"family {self.family!r}: no molecule for {params!r} in {MAX_REDRAWS} draws")
+
+
+def grow_reference(params: Mapping[str, int], seed: int) -> str:
+    """Return a molecule grown by `GROWTH_KNOBS`."""
+    rng = random.Random(seed)
+    kinds = ("O", "N", "F", "S", "Cl")[: params["hetero_kinds"]]
+    hetero = sorted(rng.choice(kinds) for _ in range(min(params["num_hetero"], params["heavy_atoms"] // 2)))
+    unsaturation = min(params["unsaturation"], params["heavy_atoms"] - 2)
+    return grow(params["heavy_atoms"], hetero, unsaturation, seed, irregularity=0.15 * params["irregularity"])
+
+
+GROWTH_KNOBS: Mapping[str, Knob] = {
+    "heavy_atoms": Knob(low=3, high=20, default=(3, 9), help="heavy atoms of the reference"),
+    "num_hetero": Knob(low=0, high=6, default=(0, 3), help="hetero-atoms of the reference, at most"),
+    "hetero_kinds": Knob(low=1, high=5, default=(1, 4), help="how many of O, N, F, S, Cl may occur"),
+    "unsaturation": Knob(low=0, high=6, default=(0, 2), help="rings plus double bonds of the reference, at most"),
+    "irregularity": Knob(low=0, high=5, default=(0, 1), help="branches and odd places: 15 % of the reference's choices each"),
+}
+"""What every family grows its reference by."""

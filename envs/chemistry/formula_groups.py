@@ -1,0 +1,57 @@
+"""Family ``formula_groups``: a plausible molecule of a given formula that has given functional groups or rings."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from rdkit import Chem
+from rdkit.Chem import rdMolDescriptors
+
+from flywheel.contracts import Knob
+from flywheel.envs.chemistry.family import GROWTH_KNOBS, ChemistryFamily, Made, NoSuchTaskError, grow_reference
+from flywheel.envs.chemistry.growth import formula_of
+from flywheel.verifiers.chemistry_groups import pattern
+
+ASKED = (
+    *("alcohol", "ether", "acetal", "aldehyde", "ketone", "carboxylic acid", "ester", "epoxide", "lactone"),
+    *("primary amine", "secondary amine", "tertiary amine", "amide", "lactam", "nitrile", "imine"),
+    *("alkene", "alkyne", "arene", "isopropyl", "tert-butyl", "thiol", "sulfide", "fluoride", "chloride"),
+)
+"""Groups that small molecules have."""
+
+
+class FormulaGroupsFamily(ChemistryFamily):
+    """Asks ``Give the SMILES of a molecule C4H9NO unsaturation 1 with amide``."""
+
+    family = "formula_groups"
+    knobs: Mapping[str, Knob] = {
+        **GROWTH_KNOBS,
+        "num_hetero": replace(GROWTH_KNOBS["num_hetero"], low=1, default=(1, 3)),
+        "num_groups": Knob(low=1, high=3, default=(1, 2), help="groups or ring counts asked for, at most"),
+    }
+
+    def make(self, params: Mapping[str, int], seed: int) -> Made:
+        """Grow a molecule and ask for its formula and some of its features."""
+        reference = grow_reference(params, seed)
+        mol = Chem.MolFromSmiles(reference)
+        features = _features(mol)
+        if not features:
+            raise NoSuchTaskError(f"{reference} has none of the groups that tasks ask for")
+        chosen = sorted(random.Random(seed).sample(sorted(features), min(params["num_groups"], len(features))))
+        formula = formula_of(reference)
+        constraints = [{"kind": "formula", "value": formula.text}, *(features[name] for name in chosen), {"kind": "plausible"}]
+        return Made(f"Give the SMILES of a molecule {formula.words} with {' and '.join(chosen)}.", constraints, reference)
+
+
+def _features(mol: Chem.Mol) -> dict[str, dict[str, Any]]:
+    """Return the constraints that the molecule meets, by the words that a prompt uses."""
+    found: dict[str, dict[str, Any]] = {
+        name: {"kind": "functional_group", "name": name} for name in ASKED if mol.HasSubstructMatch(pattern(name))
+    }
+    rings = rdMolDescriptors.CalcNumRings(mol)
+    if rings:
+        found["one ring" if rings == 1 else f"{rings} rings"] = {"kind": "property", "name": "rings", "min": rings, "max": rings}
+    return found

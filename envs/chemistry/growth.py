@@ -1,0 +1,188 @@
+"""Grows plausible molecules atom by atom from a seed: the hidden references of the task families.
+
+The spelling is regular rather than canonical: it starts at a carbon end of the longest chain, writes side branches before the
+longer rest, and closes rings where they were made, which a small model learns sooner than RDKit's canonical order.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from rdkit import Chem
+from rdkit.Chem.rdMolDescriptors import CalcMolFormula
+
+from flywheel.types import derive_seed
+from flywheel.verifiers.chemistry_answer import RejectedAnswerError, read_molecule
+from flywheel.verifiers.chemistry_constraints import parse_formula
+from flywheel.verifiers.chemistry_plausible import broken_rule
+
+VALENCE = {"C": 4, "N": 3, "O": 2, "S": 2, "F": 1, "Cl": 1, "Br": 1}
+RING_SIZES = (3, 5, 6)
+ATTEMPTS_BEFORE_RELAXING = 8
+
+
+@dataclass(kw_only=True, slots=True)
+class _Draft:
+    """A molecule in the making: elements, free valences, and bond orders by atom pair."""
+
+    elements: list[str] = field(default_factory=list)
+    free: list[int] = field(default_factory=list)
+    bonds: dict[tuple[int, int], int] = field(default_factory=dict)
+    parent: dict[int, int] = field(default_factory=dict)
+
+    def add(self, element: str, parent: int | None) -> None:
+        index = len(self.elements)
+        self.elements.append(element)
+        self.free.append(VALENCE[element])
+        if parent is not None:
+            self.parent[index] = parent
+            self.bond(parent, index)
+
+    def takes(self, element: str, parent: int) -> bool:
+        return self.free[parent] > 0 and "C" in (element, self.elements[parent])
+
+    def bond(self, a: int, b: int) -> None:
+        pair = (min(a, b), max(a, b))
+        self.bonds[pair] = self.bonds.get(pair, 0) + 1
+        self.free[a] -= 1
+        self.free[b] -= 1
+
+    def spell(self) -> str:
+        neighbours: dict[int, list[int]] = {index: [] for index in range(len(self.elements))}
+        for child, parent in self.parent.items():
+            neighbours[child].append(parent)
+            neighbours[parent].append(child)
+        digits = [""] * len(self.elements)
+        closures = [pair for pair in self.bonds if self.parent.get(pair[1]) != pair[0]]
+        for number, pair in enumerate(closures, start=1):
+            for end in pair:
+                digits[end] += str(number)
+
+        def depth(index: int, before: int) -> int:
+            return 1 + max((depth(next_, index) for next_ in neighbours[index] if next_ != before), default=0)
+
+        def write(index: int, before: int) -> str:
+            rest = sorted((n for n in neighbours[index] if n != before), key=lambda n: (depth(n, index), n))
+            parts = [{1: "", 2: "=", 3: "#"}[self.bonds[min(index, n), max(index, n)]] + write(n, index) for n in rest]
+            return self.elements[index] + digits[index] + "".join(f"({part})" for part in parts[:-1]) + "".join(parts[-1:])
+
+        carbons = [index for index, element in enumerate(self.elements) if element == "C"]
+        return write(max(carbons, key=lambda index: (depth(index, -1), -index)), -1)
+
+
+def grow(num_atoms: int, hetero: Sequence[str], unsaturation: int, seed: int, irregularity: float = 0.3) -> str:
+    """Return the SMILES of a plausible molecule with these heavy atoms; the rest are carbons.
+
+    Where that many unsaturations or hetero-atoms lead nowhere in a few attempts, one fewer is tried, down to an alkane.
+
+    Args:
+        num_atoms: Heavy atoms, hetero-atoms among them.
+        hetero: Hetero-atoms by element.
+        unsaturation: Double bonds plus rings (a triple bond is two).
+        seed: Same arguments, same molecule.
+        irregularity: Share of the choices that are made at random: 0 gives straight chains with the hetero-atoms towards the end.
+    """
+    rng = random.Random(derive_seed("grow", num_atoms, tuple(hetero), unsaturation, irregularity, seed))
+    elements = list(hetero)
+    while True:
+        for _ in range(ATTEMPTS_BEFORE_RELAXING):
+            draft = _skeleton(rng, num_atoms, elements, irregularity)
+            if draft is not None and all(_unsaturate(rng, draft, irregularity) for _ in range(unsaturation)):
+                smiles = draft.spell()
+                if is_plausible(smiles):
+                    return smiles
+        if unsaturation:
+            unsaturation -= 1
+        else:
+            elements.pop(rng.randrange(len(elements)))
+
+
+def is_plausible(smiles: str) -> bool:
+    """Whether a SMILES of our own making passes the answer rules and every plausibility rule."""
+    try:
+        return broken_rule(read_molecule(smiles)) is None
+    except RejectedAnswerError:
+        return False
+
+
+class Formula(NamedTuple):
+    """A formula and its degree of unsaturation: rings plus double bonds, a triple bond counting as two."""
+
+    text: str
+    unsaturation: int
+
+    @property
+    def words(self) -> str:
+        """The way prompts say it."""
+        return f"{self.text} unsaturation {self.unsaturation}"
+
+
+def formula_of(smiles: str) -> Formula:
+    """Return the formula of a SMILES of our own making."""
+    text = str(CalcMolFormula(Chem.MolFromSmiles(smiles)))
+    counts, _ = parse_formula(text)
+    missing = 2 + sum((VALENCE[element] - 2) * count for element, count in counts.items() if element != "H") - counts.get("H", 0)
+    return Formula(text, missing // 2)
+
+
+def _skeleton(rng: random.Random, num_atoms: int, hetero: Sequence[str], irregularity: float) -> _Draft | None:
+    """Return a saturated tree, hetero-atoms on carbons only: a straight chain but for the irregular atoms."""
+    draft = _Draft()
+    draft.add("C", None)
+    last = 0
+    for element in _chain(rng, num_atoms, hetero)[1:]:
+        parent = last
+        if rng.random() < irregularity or not draft.takes(element, last):
+            fits = [index for index in range(len(draft.elements)) if draft.takes(element, index)]
+            if not fits:
+                return None
+            parent = rng.choice(fits)
+        draft.add(element, parent)
+        if VALENCE[element] > 1:
+            last = len(draft.elements) - 1
+    return draft
+
+
+def _chain(rng: random.Random, num_atoms: int, hetero: Sequence[str]) -> list[str]:
+    """Return the elements of a chain: carbons first, then the hetero-atoms with one or two carbons between them."""
+    order = rng.sample(list(hetero), len(hetero))
+    carbons = num_atoms - len(order)
+    chain: list[str] = []
+    for element in order:
+        spacers = 0 if not chain and rng.random() < 0.5 else min(rng.choice((1, 2)), carbons - 1)
+        chain += ["C"] * spacers + [element]
+        carbons -= spacers
+    return (chain + ["C"] * carbons)[::-1]
+
+
+def _unsaturate(rng: random.Random, draft: _Draft, irregularity: float) -> bool:
+    """Raise a bond's order or close a ring; False where neither fits."""
+    bonds = [pair for pair, order in draft.bonds.items() if order < 3 and draft.free[pair[0]] and draft.free[pair[1]]]
+    rings = _ring_pairs(draft)
+    if not bonds and not rings:
+        return False
+    if rng.random() < irregularity:
+        draft.bond(*rng.choice([*bonds, *rings]))
+        return True
+    carbonyls = [pair for pair in bonds if "O" in (draft.elements[pair[0]], draft.elements[pair[1]])]
+    first_ring = max((pair for pair in rings if pair[0] == 0), key=lambda pair: pair[1], default=None)
+    regular = [pair for pair in (bonds[0] if bonds else None, carbonyls[-1] if carbonyls else None, first_ring) if pair]
+    draft.bond(*rng.choice(regular or [*bonds, *rings]))
+    return True
+
+
+def _ring_pairs(draft: _Draft) -> list[tuple[int, int]]:
+    """Return the pairs of atoms whose bond would close a ring of a usual size."""
+    pairs = []
+    for start in range(len(draft.elements)):
+        path, at = [start], start
+        while at in draft.parent:
+            at = draft.parent[at]
+            path.append(at)
+            hetero = draft.elements[start] != "C" and draft.elements[at] != "C"
+            if len(path) in RING_SIZES and draft.free[start] and draft.free[at] and not hetero and (at, start) not in draft.bonds:
+                pairs.append((at, start))
+    return pairs

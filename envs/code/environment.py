@@ -1,0 +1,97 @@
+"""`CodeEnv`: the tools of a code episode. What model code does, it does in the sandbox pool."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from flywheel.contracts import TaskGenerator
+from flywheel.envs.code.families import FAMILIES
+from flywheel.sandbox import shared_pool
+from flywheel.sandbox.judging import run_program, stopped
+from flywheel.tool_env import ToolEnv
+from flywheel.types import Task, Trajectory
+from flywheel.verifiers.code import explain, run_tests
+from flywheel.verifiers.code_payload import CodePayload
+
+MAX_SHOWN = 400
+
+
+def trim(text: str) -> str:
+    """Return a text of at most `MAX_SHOWN` characters: its beginning and, more of it, its end."""
+    text = text.strip()
+    if len(text) <= MAX_SHOWN:
+        return text
+    head = MAX_SHOWN // 4
+    return f"{text[:head]}…{text[head + 1 - MAX_SHOWN :]}"
+
+
+class CodeEnv(ToolEnv):
+    """Write Python; the public tests are the task's examples, the hidden ones are the verifier's."""
+
+    name = "code"
+    verifier: ClassVar[str | None] = "code"
+
+    @classmethod
+    def generators(cls) -> Mapping[str, TaskGenerator]:
+        """Return the task families."""
+        return FAMILIES
+
+    def begin(self, task: Task) -> None:
+        """Read the task's payload.
+
+        Raises:
+            ValueError: it is malformed.
+        """
+        self._payload = CodePayload.read(task.payload)
+
+    def run_code(self, code: str) -> str:
+        """Run Python code and return what it prints.
+
+        Args:
+            code: Python source.
+        """
+        pool = shared_pool()
+        run = run_program(pool, code, "", pool.limits(cpu_s=self._payload.wall_s, memory_mb=self._payload.memory_mb))
+        if run.result.limit or run.result.kills_grader or run.result.exit_code < 0:
+            return trim(f"{run.stdout}\nError: {stopped(run.result).error}")
+        stderr = run.result.stderr.decode(errors="replace")
+        return trim(f"{run.stdout}\n{stderr}{run.error}") or "(no output)"
+
+    def run_tests(self, code: str) -> str:
+        """Run the public tests on Python code and return how many pass.
+
+        Args:
+            code: Python source.
+        """
+        tests = self._payload.public_tests
+        if not tests:
+            return "there are no public tests"
+        results = run_tests(shared_pool(), code, self._payload, tests)
+        passed = sum(result.passed for result in results)
+        first = next((result for result in results if not result.passed), None)
+        summary = f"{passed}/{len(tests)} passed"
+        return summary if first is None else trim(f"{summary}\n{explain(first, 'public')}")
+
+    def submit(self, code: str = "") -> str:
+        """Submit the answer and end. Without code it submits the code last given to run_tests or run_code.
+
+        Args:
+            code: Python source.
+        """
+        self.end()
+        return "submitted"
+
+    def answer(self, trajectory: Trajectory) -> str | None:
+        """Return the code that the last submit names (a refused one may stand before it): its own, or the code last run or tested."""
+        last: str | None = None
+        answer: str | None = None
+        for turn in trajectory.turns:
+            for call in turn.tool_calls:
+                code = call.arguments.get("code")
+                given = code if isinstance(code, str) and code.strip() else None
+                if call.name == "submit":
+                    answer = given or last
+                elif call.name in ("run_code", "run_tests") and given is not None:
+                    last = given
+        return answer

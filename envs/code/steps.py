@@ -1,0 +1,241 @@
+"""The shape that the code families share: a function described as numbered steps, one line of Python a step.
+
+The reference is made with the description, line by line. Hidden inputs are chosen so that near misses are told apart: a step left
+out, a constant one off, two steps swapped. Compositions in which a step does nothing are drawn again.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flywheel.contracts import Knob
+from flywheel.types import Knobs, Task, Trajectory, content_id, derive_seed
+from flywheel.verifiers.code import CodeVerifier
+
+LIMITS = {"wall_s": 2.0, "memory_mb": 256}
+NUM_HIDDEN = 8
+NUM_BATTERY = 64
+MAX_DRAWS = 200
+MAX_RESULT_CHARS = 400
+Draw = Callable[[random.Random, int], Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """One kind of step. ``{k}`` in its phrase and its line stands for the constant that `draw` makes, if it has one."""
+
+    name: str
+    phrase: str
+    line: str
+    draw: Draw | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Placed:
+    """A step with its constant."""
+
+    step: Step
+    constant: Any = None
+
+    @property
+    def phrase(self) -> str:
+        """What the prompt says."""
+        return self.step.phrase.format(k=self.constant)
+
+    @property
+    def line(self) -> str:
+        """What the reference says."""
+        return self.step.line.format(k=self.constant)
+
+
+def number(low: int = 1, high: int | None = None) -> Draw:
+    """Return a draw of an integer constant from `low` to the knob's maximum, and to `high` at most."""
+    return lambda rng, top: rng.randint(low, max(low, min(top, high if high is not None else top)))
+
+
+@functools.lru_cache(maxsize=4096)
+def compiled(source: str) -> Callable[..., Any]:
+    """Return the function of a reference. Only sources that this module makes come here, never a model's."""
+    namespace: dict[str, Any] = {}
+    exec(compile(source, "<reference>", "exec"), namespace)
+    function: Callable[..., Any] = namespace["f"]
+    return function
+
+
+class StepFamily:
+    """A `TaskGenerator` over a table of steps; a family gives the table, its variable and its inputs."""
+
+    family: str
+    variable: str
+    steps: tuple[Step, ...]
+    knobs: Mapping[str, Knob]
+
+    def arguments(self, params: Knobs) -> tuple[str, ...]:
+        """Return the function's parameter names."""
+        return (self.variable,)
+
+    def opening(self, params: Knobs, rng: random.Random) -> tuple[Placed, ...]:
+        """Return steps that come first whatever is drawn; they count as steps."""
+        return ()
+
+    def draw_input(self, rng: random.Random, size: int) -> tuple[Any, ...]:
+        """Return the arguments of one call, of about `size` items."""
+        raise NotImplementedError
+
+    def edge_inputs(self, num_arguments: int) -> tuple[tuple[Any, ...], ...]:
+        """Return arguments that every task is tested on."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------ TaskGenerator
+
+    def generate(self, params: Knobs, seed: int) -> Task:
+        """Return the task that these arguments name.
+
+        Raises:
+            ValueError: a knob is missing or out of its range, or no sound composition was found.
+        """
+        for name, knob in self.knobs.items():
+            value = params.get(name)
+            if not isinstance(value, int) or not knob.low <= value <= knob.high:
+                raise ValueError(f"{self.family}: knob {name} is {value!r}, expected an integer from {knob.low} to {knob.high}")
+        rng = random.Random(derive_seed("code", self.family, dict(params), seed))
+        for _ in range(MAX_DRAWS):
+            placed = self._draw_steps(params, rng)
+            task = self._try(placed, params, seed, rng)
+            if task is not None:
+                return task
+        raise ValueError(f"{self.family}: found no sound composition for {dict(params)!r}; widen the knobs")
+
+    def demonstrate(self, task: Task) -> list[str]:
+        """Return the reference actions: test the reference, then submit it."""
+        source = task.payload["reference"]
+        return [
+            json.dumps({"name": "run_tests", "arguments": {"code": source}}, ensure_ascii=False),
+            json.dumps({"name": "submit", "arguments": {}}, ensure_ascii=False),
+        ]
+
+    def key(self, task: Task) -> str:
+        """Return a name of the function meant: what it does on a fixed battery of inputs."""
+        source = str(task.payload["reference"])
+        names = source[source.index("(") + 1 : source.index(")")].split(", ")
+        return f"{self.family}:{content_id(len(names), [self._apply(source, args) for args in self._battery(len(names))])}"
+
+    def validate(self, task: Task) -> None:
+        """Check that the reference passes the verifier and that doing nothing fails.
+
+        Raises:
+            ValueError: the task is not fit for training.
+        """
+        header = str(task.payload["reference"]).split("\n", 1)[0]
+        trivial = f"{header}\n    return {header[header.index('(') + 1 : header.index(')')].split(', ')[0]}\n"
+        for source, wanted in ((str(task.payload["reference"]), "solved"), (trivial, "failed")):
+            attempt = Trajectory(task_id=task.id, turns=(), stop_reason="terminated", answer=source)
+            verdict = CodeVerifier().verify(task, attempt)
+            if verdict.outcome != wanted:
+                raise ValueError(f"task {task.id}: {source!r} is {verdict.outcome}, expected {wanted}: {verdict.evidence}")
+
+    # ------------------------------------------------------------ making
+
+    def _draw_steps(self, params: Knobs, rng: random.Random) -> tuple[Placed, ...]:
+        kinds, top = self.steps[: int(params["num_kinds"])], int(params["max_constant"])
+        placed = list(self.opening(params, rng))
+        for _ in range(max(1, int(params["num_ops"]) - len(placed))):
+            step = rng.choice([kind for kind in kinds if not placed or kind is not placed[-1].step])
+            placed.append(Placed(step=step, constant=step.draw(rng, top) if step.draw else None))
+        return tuple(placed)
+
+    def _source(self, placed: Sequence[Placed], names: Sequence[str]) -> str:
+        lines = "".join(f"    {p.line}\n" for p in placed)
+        return f"def f({', '.join(names)}):\n{lines}    return {self.variable}\n"
+
+    def _battery(self, num_arguments: int) -> tuple[tuple[Any, ...], ...]:
+        return _battery(self, num_arguments)
+
+    @staticmethod
+    def _apply(source: str, args: Sequence[Any]) -> Any:
+        return compiled(source)(*args)
+
+    def _near_misses(self, placed: Sequence[Placed], names: Sequence[str], num_fixed: int) -> tuple[list[str], list[str]]:
+        """Return sources that leave a step, or two in a row, out, and sources that are wrong in another small way."""
+        without, others = [], []
+        for at in range(num_fixed, len(placed)):
+            without.append(self._source([*placed[:at], *placed[at + 1 :]], names))
+            if at + 1 < len(placed):
+                without.append(self._source([*placed[:at], *placed[at + 2 :]], names))
+            if at + 1 < len(placed):
+                others.append(self._source([*placed[:at], placed[at + 1], placed[at], *placed[at + 2 :]], names))
+            constant = placed[at].constant
+            if isinstance(constant, int):
+                for other in (constant - 1, constant + 1):
+                    changed = Placed(step=placed[at].step, constant=other)
+                    if other > 0:
+                        others.append(self._source([*placed[:at], changed, *placed[at + 1 :]], names))
+        return without, others
+
+    def _try(self, placed: tuple[Placed, ...], params: Knobs, seed: int, rng: random.Random) -> Task | None:
+        names = self.arguments(params)
+        source = self._source(placed, names)
+        battery = self._battery(len(names))
+        meant = [self._apply(source, args) for args in battery]
+        if max(len(str(value)) for value in meant) > MAX_RESULT_CHARS:
+            return None
+        without, others = self._near_misses(placed, names, len(self.opening(params, random.Random(0))))
+        killers: list[list[int]] = []
+        for wrong in [*without, *others]:
+            function = compiled(wrong)
+            differs = [at for at, args in enumerate(battery) if function(*args) != meant[at]]
+            if not differs and wrong in without:
+                return None  # a step that does nothing, or two that cancel
+            if differs:
+                killers.append(differs)
+        hidden = list(self.edge_inputs(len(names)))
+        chosen: set[int] = set()
+        while len(chosen) < NUM_HIDDEN - len(hidden):
+            alive = [differs for differs in killers if not chosen & set(differs)]
+            pool = rng.choice(alive) if alive else [at for at in range(len(battery)) if at not in chosen]
+            chosen.add(rng.choice(pool))
+        hidden += [battery[at] for at in sorted(chosen)]
+        results = [self._apply(source, args) for args in hidden]
+        if len({str(result) for result in results}) < min(4, NUM_HIDDEN // 2):
+            return None  # hardly depends on its input
+        example = self._example(source, int(params["example_size"]), rng)
+        if example is None:
+            return None
+        tests = [{"kind": "call", "args": list(args), "kwargs": {}, "expected": self._apply(source, args)} for args in (example, *hidden)]
+        shown = ", ".join(repr(arg) for arg in example)
+        numbered = "\n".join(f"{at}. {p.phrase}" for at, p in enumerate(placed, 1))
+        return Task.create(
+            env="code",
+            family=self.family,
+            prompt=f"Write f({', '.join(names)}).\n{numbered}\nf({shown}) == {tests[0]['expected']!r}",
+            payload={
+                "entry_point": "f",
+                "public_tests": tests[:1],
+                "hidden_tests": tests[1:],
+                "limits": LIMITS,
+                "reference": source,
+                "steps": [[p.step.name, p.constant] for p in placed],
+            },
+            params=dict(params),
+            seed=seed,
+        )
+
+    def _example(self, source: str, size: int, rng: random.Random) -> tuple[Any, ...] | None:
+        """Return short arguments whose result says something; None where there are none."""
+        for extra in (0, 0, 0, 0, 1, 1, 2, 2, 3, 3):
+            args = self.draw_input(rng, size + extra)[: source[: source.index(")")].count(",") + 1]
+            result = self._apply(source, args)
+            if (result or isinstance(result, int)) and result != args[0] and len(repr(result)) <= 40:
+                return args
+        return None
+
+
+@functools.lru_cache(maxsize=16)
+def _battery(family: StepFamily, num_arguments: int) -> tuple[tuple[Any, ...], ...]:
+    rng = random.Random(f"battery {family.family}")
+    return tuple(family.draw_input(rng, rng.randint(0, 9))[:num_arguments] for _ in range(NUM_BATTERY))

@@ -1,0 +1,28 @@
+"""``flywheel COMMAND``: the same as ``python -m flywheel.COMMAND``."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+COMMANDS = {
+    "train": "train a policy by a recipe",
+    "eval": "evaluate a run, a checkpoint or a model on held-out tasks",
+    "verify": "judge task and answer lines from standard input",
+}
+
+
+def main() -> int:
+    """Run the command that the first word names."""
+    words = sys.argv[1:]
+    if not words or words[0] not in COMMANDS:
+        print("usage: flywheel COMMAND …", *(f"  {name:<8} {about}" for name, about in COMMANDS.items()), sep="\n", file=sys.stderr)
+        return 0 if words in (["-h"], ["--help"]) else 2
+    sys.path.insert(0, "")  # as `python -m` does: a recipe may name a module of the current folder
+    sys.argv = [f"flywheel {words[0]}", *words[1:]]
+    status: int = importlib.import_module(f"flywheel.{words[0]}").main(words[1:])
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,222 @@
+"""What a recipe may say: pydantic models, one a section, unknown keys rejected. Defaults are the published values.
+
+Reading recipes (TOML, ``extends``, overrides) is `flywheel.recipe`; what the machine must have is `flywheel.preflight`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Section(BaseModel):
+    """Base of every section."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RunConfig(Section):
+    """``[run]``: what this run is and how long it goes on."""
+
+    name: str = Field("run", description="Run name; the run folder is {dir}/{name} unless --run-dir says otherwise.")
+    dir: Path = Field(Path("runs"), description="Folder of run folders.")
+    seed: int = 0
+    steps: int = Field(100, ge=1, description="GRPO optimiser steps.")
+    checkpoint_every: int = Field(10, ge=1, description="Steps between complete checkpoints.")
+    keep_checkpoints: int = Field(2, ge=1)
+    deterministic: bool = Field(False, description="Give every completion a seed of its own (slower with vLLM).")
+    cache_dir: Path = Field(Path("~/.cache/flywheel"), description="Tiny models and cold starts are kept here.")
+
+
+class TinyConfig(Section):
+    """``[policy.tiny]``: the Qwen3-style model made on the spot for ``model = "tiny"``."""
+
+    hidden_size: int = Field(192, ge=32)
+    num_layers: int = Field(4, ge=1)
+    num_heads: int = Field(6, ge=1)
+    num_kv_heads: int = Field(3, ge=1)
+    head_dim: Literal[32, 64] = 32
+    intermediate_size: int = Field(512, ge=32)
+    vocab_size: int = Field(512, ge=300, description="Byte-level BPE trained on the run's own demonstrations.")
+    max_context: int = Field(1024, ge=64)
+
+
+class LoraSettings(Section):
+    """``[policy.lora]``: adapter training through peft; rank 0 trains all weights (arXiv:2106.09685)."""
+
+    rank: int = Field(0, ge=0)
+    alpha: int = 32
+    dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: str | list[str] = "all-linear"
+
+
+class PolicyConfig(Section):
+    """``[policy]``: the model that acts and learns."""
+
+    model: str = Field("tiny", description='"tiny", a local path, or a hub id.')
+    revision: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    tool_format: str = Field("auto", description="Tool-call syntax of the model family; auto reads it off the chat template.")
+    trust_remote_code: bool = False
+    tiny: TinyConfig = TinyConfig()
+    lora: LoraSettings = LoraSettings()
+
+
+class ColdStartConfig(Section):
+    """``[cold_start]``: supervised training on demonstrations before RL; 0 steps switches it off."""
+
+    steps: int = Field(0, ge=0)
+    batch_size: int = Field(64, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    warmup_steps: int = Field(10, ge=0)
+    num_demonstrations: int = Field(4096, ge=1, description="Demonstrations made before training starts, over all environments.")
+    cache: bool = True
+
+
+class EngineConfig(Section):
+    """``[engine]``: what serves the policy."""
+
+    kind: str = Field("auto", description="auto, vllm, transformers, or a plug-in; auto takes vllm where it is installed.")
+    url: str | None = Field(None, description="A vLLM server that already runs (started with VLLM_SERVER_DEV_MODE=1).")
+    weight_sync: Literal["auto", "disk", "lora", "ipc", "nccl"] = "auto"
+    max_concurrency: int = Field(64, ge=1, description="Requests in flight.")
+    max_model_len: int | None = None
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    tensor_parallel_size: int = Field(1, ge=1)
+    enforce_eager: bool = False
+    start_timeout_s: float = Field(600.0, gt=0)
+    swap_deadline_s: float = Field(60.0, gt=0, description="Wait this long for requests in flight before a weight swap aborts them.")
+    max_restarts: int = Field(3, ge=0)
+    probe_every: int = Field(1, ge=1, description="Optimiser steps between served-against-trainer logprob probes.")
+    extra_args: list[str] = Field(default_factory=list, description="Passed to the vLLM server as they are.")
+
+
+class RolloutConfig(Section):
+    """``[rollout]``: how the policy acts."""
+
+    groups_per_step: int = Field(16, ge=1, description="Tasks a step.")
+    group_size: int = Field(8, ge=2, description="Attempts a task.")
+    max_turns: int = Field(8, ge=1)
+    max_tokens_per_turn: int = Field(512, ge=1)
+    max_tokens_per_episode: int = Field(2048, ge=1, description="Completion tokens over all turns.")
+    temperature: float = Field(1.0, gt=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = Field(0, ge=0)
+    env_threads: int = Field(16, ge=1, description="Environment steps and verdicts at once.")
+    step_deadline_s: float = Field(60.0, gt=0, description="Longest environment step before the attempt is an infra_error.")
+    max_retries: int = Field(2, ge=0, description="Fresh attempts after an infra_error.")
+
+
+class FamilyConfig(Section):
+    """``[environments.NAME.families.FAMILY]``: a family's share and its knob ranges."""
+
+    weight: float = Field(1.0, ge=0)
+    knobs: dict[str, tuple[int, int]] = Field(default_factory=dict, description="Inclusive range of each knob.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _widen(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("knobs"), dict):
+            knobs = {k: (v, v) if isinstance(v, int) else v for k, v in data["knobs"].items()}
+            return {**data, "knobs": knobs}
+        return data
+
+
+class EnvironmentConfig(Section):
+    """``[environments.NAME]``: an environment that the run draws tasks from."""
+
+    use: str | None = Field(None, description="Registered name or module:Class; the section's own name where absent.")
+    weight: float = Field(1.0, ge=0, description="Share of tasks.")
+    verifier: str | None = Field(None, description="Replaces the environment's own verifier.")
+    solved_threshold: float | None = Field(None, description="For an environment without a verifier: solved = return ≥ this.")
+    families: dict[str, FamilyConfig] = Field(default_factory=dict, description="All families where absent.")
+    tasks_file: Path | None = Field(None, description="Task records (JSON lines) instead of the generators.")
+    kwargs: dict[str, Any] = Field(default_factory=dict, description="Passed to the environment's constructor.")
+
+
+class TasksConfig(Section):
+    """``[tasks]``: splits."""
+
+    heldout_share: float = Field(0.2, gt=0, lt=1, description="Share of canonical keys that never train.")
+
+
+class SandboxConfig(Section):
+    """``[sandbox]``: where model text runs."""
+
+    backend: str = Field("bubblewrap", description='"bubblewrap", or "unsafe" (no isolation; for machines that offer none).')
+    workers: int = Field(2, ge=1, description="Warm workers.")
+    memory_mb: int = Field(512, ge=64)
+    cpu_s: float = Field(10.0, gt=0)
+    wall_s: float = Field(30.0, gt=0)
+
+
+class TrainerConfig(Section):
+    """``[trainer]``: GRPO (arXiv:2402.03300) with DAPO's token-level loss and asymmetric clipping (arXiv:2503.14476) as options."""
+
+    learning_rate: float = Field(1e-6, gt=0)
+    lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: int = Field(0, ge=0)
+    weight_decay: float = Field(0.0, ge=0)
+    adam_beta2: float = Field(0.999, gt=0, lt=1)
+    max_grad_norm: float = Field(1.0, gt=0)
+    loss_type: Literal["dapo", "dr_grpo"] = "dapo"
+    scale_rewards: Literal["group", "none"] = Field("group", description="Divide advantages by the group's std (none: Dr. GRPO).")
+    clip_low: float = Field(0.2, gt=0)
+    clip_high: float = Field(0.2, gt=0, description="0.28 is DAPO's clip-higher.")
+    kl_beta: float = Field(0.0, ge=0)
+    importance_cap: float = Field(2.0, ge=1, description="Per-token truncation of trainer/behaviour ratios.")
+    ce_weight: float = Field(1.0, ge=0, description="λ of the cross-entropy rows.")
+    micro_batch_size: int = Field(32, ge=1, description="Rows a forward pass; the rest is gradient accumulation.")
+    num_processes: int = Field(1, ge=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    bf16: bool | Literal["auto"] = "auto"
+    gradient_checkpointing: bool = False
+    shuffle_advantages: bool = Field(False, description="Control: permute advantages within groups; must not improve the policy.")
+
+
+class EvaluationConfig(Section):
+    """``[evaluation]``: held-out evaluation before, during and after."""
+
+    tasks_per_environment: int = Field(100, ge=1)
+    samples_per_task: int = Field(1, ge=1)
+    every: int = Field(0, ge=0, description="Steps between evaluations; 0: only before and after.")
+    temperature: float = Field(1.0, gt=0)
+    confidence: float = Field(0.95, gt=0, lt=1)
+
+
+class MonitorConfig(Section):
+    """``[monitor]``: Weights & Biases and the run folder."""
+
+    wandb: Literal["auto", "online", "offline", "disabled"] = Field("auto", description="auto: online with a key, else offline.")
+    project: str = "flywheel"
+    entity: str | None = None
+    table_every: int = Field(10, ge=1, description="Steps between tables of sample trajectories.")
+    table_rows: int = Field(16, ge=0)
+
+
+class Recipe(Section):
+    """A whole recipe."""
+
+    run: RunConfig = RunConfig()
+    policy: PolicyConfig = PolicyConfig()
+    cold_start: ColdStartConfig = ColdStartConfig()
+    engine: EngineConfig = EngineConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    environments: dict[str, EnvironmentConfig] = Field(min_length=1)
+    tasks: TasksConfig = TasksConfig()
+    sandbox: SandboxConfig = SandboxConfig()
+    trainer: TrainerConfig = TrainerConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    monitor: MonitorConfig = MonitorConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if self.rollout.max_tokens_per_turn > self.rollout.max_tokens_per_episode:
+            raise ValueError("rollout.max_tokens_per_turn is larger than rollout.max_tokens_per_episode")
+        if not any(env.weight > 0 for env in self.environments.values()):
+            raise ValueError("environments: at least one needs a weight above 0")
+        if self.engine.weight_sync == "lora" and self.policy.lora.rank == 0:
+            raise ValueError("engine.weight_sync is 'lora' but policy.lora.rank is 0: no adapter is trained")
+        return self

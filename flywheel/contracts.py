@@ -1,0 +1,238 @@
+"""The protocols that people write against: keep them stable.
+
+Environments are `gymnasium.Env`s with text in and text out (`flywheel.tool_env.ToolEnv` is the convenient base). Everything
+else here is structural: a class that has these members fits, no inheritance needed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from flywheel.types import Batch, Knobs, Task, Trajectory, Verdict
+
+# ---------------------------------------------------------------- environments and verifiers
+
+
+@runtime_checkable
+class Verifier(Protocol):
+    """Judges a trajectory's `answer`. Pure but for sandbox calls, deterministic, safe to call from several threads."""
+
+    name: str
+    version: str
+
+    def verify(self, task: Task, trajectory: Trajectory) -> Verdict:
+        """Return the verdict on ``trajectory.answer``.
+
+        Raises:
+            InfraError: something broke that is not the answer's fault; nothing else may be raised.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release workers and sandboxes."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Knob:
+    """A difficulty knob: an inclusive range in which larger is harder, and the range a run uses by default."""
+
+    low: int
+    high: int
+    default: tuple[int, int]
+    help: str
+
+
+class TaskGenerator(Protocol):
+    """An endless source of one family's tasks. Two optional members: `mutate(task, failure)` and `level(params)`."""
+
+    @property
+    def family(self) -> str:
+        """The family's name; a class attribute will do."""
+        ...
+
+    @property
+    def knobs(self) -> Mapping[str, Knob]:
+        """The difficulty knobs by name; a class attribute will do."""
+        ...
+
+    def generate(self, params: Knobs, seed: int) -> Task:
+        """Return the task that these arguments name: same arguments, same task. The split is set by the task source.
+
+        Raises:
+            ValueError: these knobs have no task together; the source draws again.
+        """
+        ...
+
+    def demonstrate(self, task: Task) -> list[str]:
+        """Return reference actions that solve the task when played through the real environment."""
+        ...
+
+    def key(self, task: Task) -> str:
+        """Return the canonical key: two tasks with the same key are the same task. It decides the split."""
+        ...
+
+    def validate(self, task: Task) -> None:
+        """Check that the reference passes the task's own verifier and a trivial answer fails.
+
+        Raises:
+            ValueError: the task is not fit for training; the message says why.
+        """
+        ...
+
+
+class Relabeller(Protocol):
+    """Turns a failure into tasks that it does solve."""
+
+    def relabel(self, task: Task, trajectory: Trajectory, verdict: Verdict) -> list[tuple[Task, Trajectory]]:
+        """Return new tasks (with `parent_id`) and trajectories, to be verified before they train anything."""
+        ...
+
+
+def draw_params(knobs: Mapping[str, Knob], ranges: Mapping[str, tuple[int, int]], seed: int) -> dict[str, int]:
+    """Return one uniform draw of every knob; a knob absent from `ranges` uses its default range."""
+    rng = random.Random(seed)
+    return {name: rng.randint(*ranges.get(name, knob.default)) for name, knob in sorted(knobs.items())}
+
+
+def level_of(knobs: Mapping[str, Knob], params: Knobs, num_levels: int = 5) -> int:
+    """Return the difficulty level in 1..num_levels: the mean position of the knobs in their whole ranges."""
+    spans = [(int(params[n]) - k.low, k.high - k.low) for n, k in knobs.items() if n in params and k.high > k.low]
+    position = sum(at / span for at, span in spans) / len(spans) if spans else 0.0
+    return min(num_levels, 1 + int(position * num_levels))
+
+
+# ---------------------------------------------------------------- serving
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampling:
+    """How to sample one completion. `ignore_eos` is for probes: sampling goes on past the end token."""
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int | None = None
+    ignore_eos: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Completion:
+    """What an engine sampled: ids, the sampler's logprob of each (after temperature), and the weights it was sampled under.
+
+    `finish` is ``stop`` where the model ended its turn (the end token is the last id) and ``length`` where the limit did.
+    """
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    policy_version: str
+    finish: Literal["stop", "length"]
+
+
+WeightSync = Literal["disk", "lora", "ipc", "nccl"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WeightUpdate:
+    """New weights for the engine: a folder of safetensors (``disk``), a peft adapter folder (``lora``), or a live transfer."""
+
+    policy_version: str
+    method: WeightSync
+    path: Path | None = None
+
+
+class Engine(Protocol):
+    """Serves the policy: token ids in, token ids and behaviour logprobs out, many requests in flight."""
+
+    name: str
+
+    async def start(self) -> None:
+        """Start serving; returns when requests are answered.
+
+        Raises:
+            InferenceError: it could not start; the message holds the end of its log.
+        """
+        ...
+
+    async def generate(self, prompt_ids: Sequence[int], sampling: Sampling) -> Completion:
+        """Sample one completion. A request that a restart or a weight swap cuts off is issued again.
+
+        Raises:
+            InfraError: the engine failed beyond its restarts.
+        """
+        ...
+
+    async def update_weights(self, update: WeightUpdate) -> None:
+        """Swap weights between requests; the prefix cache is emptied."""
+        ...
+
+    async def close(self) -> None:
+        """Stop whatever `start` started."""
+        ...
+
+
+# ---------------------------------------------------------------- training
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepReport:
+    """What rank 0 says after an optimiser step. `checkpoint` is set when a complete one was written."""
+
+    step: int
+    policy_version: str
+    metrics: Mapping[str, float]
+    checkpoint: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProbeSample:
+    """Tokens that the engine sampled at temperature 1 under known weights, and the logprobs that it gave them."""
+
+    prompt_ids: tuple[int, ...]
+    completion_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+
+
+class ExperienceLink(Protocol):
+    """The trainer's side of the experience service. Called from rank 0 only; every call blocks."""
+
+    def next_batch(self, step: int) -> Batch:
+        """Return the batch that optimiser step `step` (from 1) trains on, journalled before it is handed out."""
+        ...
+
+    def publish(self, update: WeightUpdate) -> None:
+        """Make the engine serve these weights; returns when every new request uses them."""
+        ...
+
+    def probe(self) -> list[ProbeSample]:
+        """Return at least 256 freshly sampled tokens for the served-against-trainer comparison."""
+        ...
+
+    def step_committed(self, report: StepReport) -> None:
+        """Record that the step is done (and checkpointed, where it says so)."""
+        ...
+
+    def should_stop(self) -> bool:
+        """Whether the run was asked to stop after the current step."""
+        ...
+
+
+class Monitor(Protocol):
+    """Where a run's figures go."""
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Record scalar figures of one step."""
+        ...
+
+    def table(self, step: int, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Record a table of one step (sample trajectories, evaluation by family)."""
+        ...
+
+    def close(self) -> None:
+        """Flush and end."""
+        ...

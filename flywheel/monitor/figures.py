@@ -1,0 +1,181 @@
+"""The figures of a step: their names, what they mean, and how they come from groups of attempts and from clocks.
+
+Pure functions. A figure that has nothing to be computed from is absent, never 0.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import get_args
+
+from flywheel.contracts import Knob, level_of
+from flywheel.types import Experience, Group, Outcome, Trajectory
+
+# "Judged" attempts are those that are not infra_error; an attempt that broke for nobody's fault says nothing of the policy.
+FIGURES: Mapping[str, str] = {
+    "reward/mean": "mean reward of judged attempts",
+    "solved/ENV": "share of an environment's judged attempts that solved their task",
+    "solved/ENV/FAMILY": "the same for one family of tasks",
+    "solved/ENV/FAMILY/level_L": "the same for one difficulty level, 1 to 5, of a family that has knobs",
+    "groups/all_solved": "share of groups in which every judged attempt solved: no advantage, no gradient",
+    "groups/none_solved": "share of groups in which no judged attempt solved",
+    "groups/mixed": "share of groups with both: the ones that GRPO learns from",
+    "groups/masked": "share of groups with fewer than two judged attempts left: nothing to compare",
+    "outcomes/solved": "share of all attempts: the verifier says solved",
+    "outcomes/failed": "share of all attempts: wrong, absent, or over the judged process's limits",
+    "outcomes/truncated": "share of all attempts: over a turn, token or context limit",
+    "outcomes/infra_error": "share of all attempts: something broke that is nobody's fault",
+    "outcomes/tampered": "share of all attempts: the answer went for its grader",
+    "length/completion_mean": "mean number of sampled tokens of a judged attempt, over all its turns",
+    "length/turns_mean": "mean number of turns of a judged attempt",
+    "tools/used_before_submit": "share of judged attempts that called another tool before their last submit",
+    "tools/used_before_submit/ENV": "the same for one environment",
+    "tokens/rollout": "tokens sampled for the step's attempts",
+    "tokens/train": "tokens that the step trained on",
+    "tokens_per_s/rollout": "tokens/rollout per second of time/rollout_s",
+    "tokens_per_s/train": "tokens/train per second of time/train_s",
+    "time/rollout_s": "wall time of the step's rollouts, verdicts included",
+    "time/verify_s": "time inside verifiers, summed over attempts that may have been judged at once",
+    "time/train_s": "wall time of the optimiser step",
+    "time/sync_s": "wall time until the engine served the new weights",
+    "time/probe_s": "wall time of the served-against-trainer probe",
+    "heldout/ENV": "held-out pass@1 of an environment",
+    "heldout/ENV/FAMILY": "held-out pass@1 of a family",
+    "policy/entropy": "mean entropy of the policy at trained tokens, in nats (from the trainer)",
+    "policy/kl": "mean KL estimate against the reference policy (from the trainer, where kl_beta > 0)",
+    "policy/clip_share": "share of trained tokens whose ratio was clipped (from the trainer)",
+    "policy/probe_gap": "mean difference between served and trainer logprobs on a probe, in nats",
+    "trainer/NAME": "what else the trainer measures: losses, gradient norm, learning rate, importance ratios",
+}
+
+_TRAINER_NAMES = {
+    "entropy": "policy/entropy",
+    "kl": "policy/kl",
+    "clip_share": "policy/clip_share",
+    "num_tokens": "tokens/train",
+    "train_s": "time/train_s",
+    "publish_s": "time/sync_s",
+    "probe_s": "time/probe_s",
+    "probe_gap": "policy/probe_gap",
+    "train_tokens_per_s": "tokens_per_s/train",
+}
+_OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+FamilyKnobs = Mapping[tuple[str, str], Mapping[str, Knob]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Timings:
+    """What the clocks and the batch say of a step; None where it was not measured."""
+
+    rollout_s: float | None = None
+    train_s: float | None = None
+    sync_s: float | None = None
+    num_train_tokens: int | None = None
+
+
+def step_figures(
+    groups: Sequence[Group], knobs: FamilyKnobs, timings: Timings, trainer: Mapping[str, float] | None = None
+) -> dict[str, float]:
+    """Return every figure of a step, the trainer's own among them (see `trainer_figures`).
+
+    Args:
+        groups: The step's groups, ``infra_error`` attempts still in them.
+        knobs: The knobs of each (environment, family), which levels are computed from.
+        timings: The clocks.
+        trainer: The trainer's metrics.
+    """
+    return {**trainer_figures(trainer or {}), **group_figures(groups), **solved_figures(groups, knobs), **time_figures(groups, timings)}
+
+
+def group_figures(groups: Sequence[Group]) -> dict[str, float]:
+    """Return the reward, group, outcome, length and tool figures."""
+    attempts = [e for group in groups for e in group.experiences]
+    judged = [e for e in attempts if _is_judged(e)]
+    kinds = [_kind(group) for group in groups]
+    figures: dict[str, float] = {}
+    if kinds:
+        figures |= {f"groups/{kind}": kinds.count(kind) / len(kinds) for kind in ("all_solved", "none_solved", "mixed", "masked")}
+    if attempts:
+        outcomes = [e.verdict.outcome for e in attempts]
+        figures |= {f"outcomes/{outcome}": outcomes.count(outcome) / len(outcomes) for outcome in _OUTCOMES}
+    if judged:
+        figures["reward/mean"] = fmean(e.verdict.reward for e in judged)
+        figures["length/completion_mean"] = fmean(e.trajectory.num_completion_tokens for e in judged)
+        figures["length/turns_mean"] = fmean(len(e.trajectory.turns) for e in judged)
+        figures["tools/used_before_submit"] = _tool_share(judged)
+        for env in sorted({e.task.env for e in judged}):
+            figures[f"tools/used_before_submit/{_part(env)}"] = _tool_share(e for e in judged if e.task.env == env)
+    return figures
+
+
+def solved_figures(groups: Sequence[Group], knobs: FamilyKnobs) -> dict[str, float]:
+    """Return the solved rates by environment, family and level."""
+    solved: defaultdict[str, list[bool]] = defaultdict(list)
+    for experience in (e for group in groups for e in group.experiences if _is_judged(e)):
+        task = experience.task
+        labels = [f"solved/{_part(task.env)}", f"solved/{_part(task.env)}/{_part(task.family)}"]
+        family_knobs = knobs.get((task.env, task.family), {})
+        if any(name in task.params for name in family_knobs):
+            labels.append(f"{labels[-1]}/level_{level_of(family_knobs, task.params)}")
+        for label in labels:
+            solved[label].append(experience.verdict.outcome == "solved")
+    return {label: fmean(values) for label, values in sorted(solved.items())}
+
+
+def time_figures(groups: Sequence[Group], timings: Timings) -> dict[str, float]:
+    """Return the token counts, times and token rates."""
+    attempts = [e for group in groups for e in group.experiences]
+    sampled = sum(e.trajectory.num_completion_tokens for e in attempts)
+    measured = {
+        "tokens/rollout": sampled,
+        "tokens/train": timings.num_train_tokens,
+        "time/verify_s": sum(e.verdict.duration_s for e in attempts),
+        **{f"time/{f.name}": getattr(timings, f.name) for f in dataclasses.fields(timings) if f.name.endswith("_s")},
+        "tokens_per_s/rollout": _rate(sampled, timings.rollout_s),
+        "tokens_per_s/train": _rate(timings.num_train_tokens, timings.train_s),
+    }
+    return {name: float(value) for name, value in measured.items() if value is not None}
+
+
+def trainer_figures(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the trainer's metrics under the names of figures: ``policy/…`` for what it says of the policy, else ``trainer/…``.
+
+    A name that has a slash already passes as it is.
+    """
+    return {_TRAINER_NAMES.get(name, name if "/" in name else f"trainer/{name}"): float(value) for name, value in metrics.items()}
+
+
+def _is_judged(experience: Experience) -> bool:
+    return experience.verdict.outcome != "infra_error"
+
+
+def _kind(group: Group) -> str:
+    solved = [e.verdict.outcome == "solved" for e in group.experiences if _is_judged(e)]
+    if len(solved) < 2:
+        return "masked"
+    return "all_solved" if all(solved) else "mixed" if any(solved) else "none_solved"
+
+
+def _tool_share(judged: Iterable[Experience]) -> float:
+    return fmean(_used_tool_before_submit(e.trajectory) for e in judged)
+
+
+def _used_tool_before_submit(trajectory: Trajectory) -> bool:
+    names = [call.name for turn in trajectory.turns for call in turn.tool_calls]
+    if "submit" not in names:
+        return False
+    last = len(names) - 1 - names[::-1].index("submit")
+    return any(name != "submit" for name in names[:last])
+
+
+def _rate(count: int | None, seconds: float | None) -> float | None:
+    return count / seconds if count is not None and seconds else None
+
+
+def _part(name: str) -> str:
+    # A plug-in's name may hold a slash, which would read as one more level of the figure's name.
+    return name.replace("/", "_")

@@ -1,0 +1,56 @@
+"""The table of sample trajectories, for people to read: what was asked, what the policy did, and what the verifier said.
+
+It shows nothing that the policy could not see: no payload (hidden tests, references) and no details of checks, which may quote
+them. Text is the policy's and hostile: it can't reach a terminal or break a line of JSON from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+from flywheel.types import Experience, Group, Trajectory
+
+MAX_PIECE = 4_000
+MAX_CELL = 16_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SampleTable:
+    """Columns and rows, as a monitor's `table` takes them."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | float, ...], ...]
+
+
+def sample_table(groups: Sequence[Group], num_rows: int) -> SampleTable:
+    """Return `num_rows` attempts: the first of each group, then the second of each, and so on."""
+    ordered = [e for siblings in zip_longest(*(g.experiences for g in groups)) for e in siblings if e is not None]
+    return SampleTable(
+        columns=("task", "text", "checks", "outcome", "reward", "origin"),
+        rows=tuple(_row(experience) for experience in ordered[:num_rows]),
+    )
+
+
+def plain_text(text: str, limit: int = MAX_CELL) -> str:
+    """Return text without control characters (escape sequences among them) and lone surrogates, cut to `limit`."""
+    shown = text if len(text) <= limit else f"{text[: limit // 2]}\n[… {len(text) - limit} characters …]\n{text[-(limit // 2) :]}"
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in shown)
+
+
+def _row(experience: Experience) -> tuple[str | float, ...]:
+    task, verdict = experience.task, experience.verdict
+    checks = "\n".join(f"{'✓' if check.passed else '✗'} {plain_text(check.name, 200)}" for check in verdict.checks)
+    asked = f"{task.env}/{task.family} {task.id}\n{task.prompt}"
+    return (plain_text(asked), _transcript(experience.trajectory), checks[:MAX_CELL], verdict.outcome, verdict.reward, experience.origin)
+
+
+def _transcript(trajectory: Trajectory) -> str:
+    pieces = []
+    for number, turn in enumerate(trajectory.turns, start=1):
+        pieces.append(f"[policy, turn {number}]\n{plain_text(turn.text, MAX_PIECE)}")
+        if turn.observation is not None:
+            pieces.append(f"[environment]\n{plain_text(turn.observation, MAX_PIECE)}")
+    pieces.append(f"[stop: {trajectory.stop_reason}]")
+    return plain_text("\n".join(pieces))

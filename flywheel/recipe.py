@@ -1,0 +1,175 @@
+"""Reads a recipe: TOML by name or path, ``extends``, dotted overrides; every mistake is reported in one go.
+
+``extends = "NAME"`` (or a path, looked up beside the file first) takes over all that the file doesn't say itself, section by
+section; only ``environments`` are replaced as a whole.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from flywheel.config import Recipe
+from flywheel.errors import ConfigError
+from flywheel.registry import closest
+
+
+def shipped_recipes() -> dict[str, str]:
+    """Return the recipes that come with flywheel: name and the comment on the file's first line."""
+    folder = resources.files("flywheel.recipes")
+    files = sorted((f for f in folder.iterdir() if f.name.endswith(".toml")), key=lambda f: f.name)
+    return {f.name.removesuffix(".toml"): f.read_text("utf-8").splitlines()[0].lstrip("# ") for f in files}
+
+
+def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Return the recipe `name` (shipped, or a path to a TOML file) with command-line overrides applied.
+
+    Args:
+        name: A shipped recipe's name, or a path.
+        overrides: ``--key.path value`` or ``--key.path=value`` words; a value is read as TOML where it is TOML, else as text.
+
+    Raises:
+        ConfigError: everything that is wrong with it, one message each.
+    """
+    data = _read(name, ())
+    problems: list[str] = []
+    for key, value in _pairs(overrides, problems):
+        _set(data, key.split("."), value, problems)
+    try:
+        recipe = Recipe.model_validate(data)
+    except ValidationError as error:
+        problems += [_explain(e, data) for e in error.errors()]
+        raise ConfigError(*problems) from None
+    if problems:
+        raise ConfigError(*problems)
+    return recipe
+
+
+def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return a command line's own words, and its overrides: ``--key.path value`` or ``--key.path=value``, wherever they stand."""
+    own: list[str] = []
+    overrides: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        key, has_value, _ = word.partition("=")
+        if word.startswith("--") and "." in key:
+            overrides += [word] if has_value or not rest else [word, rest.pop(0)]
+        else:
+            own.append(word)
+    return own, overrides
+
+
+def to_toml(recipe: Recipe) -> str:
+    """Return the resolved recipe as TOML that `load_recipe` reads back."""
+    return "\n".join(_lines(recipe.model_dump(mode="json", exclude_none=True), ())) + "\n"
+
+
+def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
+    if name in seen:
+        raise ConfigError(f"extends goes in a circle: {' -> '.join((*seen, name))}")
+    known = shipped_recipes()
+    source = resources.files("flywheel.recipes").joinpath(f"{name}.toml") if name in known else Path(name)
+    if name not in known and not Path(name).is_file():
+        raise ConfigError(f"no recipe {name!r}: {closest(name, list(known))} (or give the path of a TOML file)")
+    try:
+        data = tomllib.loads(source.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{name}: not a readable TOML file: {error}") from None
+    base = data.pop("extends", None)
+    if base is None:
+        return data
+    if not isinstance(base, str):
+        raise ConfigError(f"{name}: extends is {base!r}, expected a recipe's name or path")
+    beside = Path(name).parent / base
+    inherited = _read(str(beside) if name not in known and beside.is_file() else base, (*seen, name))
+    if "environments" in data:
+        inherited.pop("environments", None)  # a recipe that names environments names all of them
+    return _merge(inherited, data)
+
+
+def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    both = {k: _merge(base[k], v) for k, v in top.items() if isinstance(v, Mapping) and isinstance(base.get(k), Mapping)}
+    return {**base, **top, **both}
+
+
+def _pairs(words: Sequence[str], problems: list[str]) -> list[tuple[str, Any]]:
+    pairs, rest = [], list(words)
+    while rest:
+        word = rest.pop(0)
+        key, has_value, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or not key:
+            problems.append(f"unexpected argument {word!r}: overrides are --section.key value")
+        elif not has_value and not rest:
+            problems.append(f"--{key} has no value")
+        else:
+            pairs.append((key, _value(value if has_value else rest.pop(0))))
+    return pairs
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _set(data: dict[str, Any], path: list[str], value: Any, problems: list[str]) -> None:
+    for i, name in enumerate(path[:-1]):
+        data = data.setdefault(name, {})
+        if not isinstance(data, dict):
+            problems.append(f"--{'.'.join(path)}: {'.'.join(path[: i + 1])} is a value, not a section")
+            return
+    data[path[-1]] = value
+
+
+def _explain(error: Any, data: Mapping[str, Any]) -> str:
+    path = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"unknown key {path!r}: {closest(str(error['loc'][-1]), _keys_at(error['loc'][:-1]))}"
+    got = "" if error["type"] in {"missing", "value_error"} else f" (got {error['input']!r})"
+    return f"{path}: {error['msg']}{got}".removeprefix(": ")
+
+
+def _keys_at(path: Sequence[Any]) -> list[str]:
+    """Return the keys that the schema knows at `path`, walking through ``dict[str, Section]`` fields."""
+    model: Any = Recipe
+    for part in path:
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            model = model.model_fields[part].annotation if part in model.model_fields else None
+        else:
+            model = get_args(model)[-1] if get_args(model) else None
+    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+
+
+def _lines(section: Mapping[str, Any], path: tuple[str, ...]) -> list[str]:
+    plain = {k: v for k, v in section.items() if not isinstance(v, Mapping)}
+    lines = ([f"\n[{'.'.join(map(_key, path))}]"] if path and (plain or not section) else []) + [
+        f"{_key(k)} = {_literal(v)}" for k, v in plain.items()
+    ]
+    for key, value in section.items():
+        if isinstance(value, Mapping):
+            lines += _lines(value, (*path, key))
+    return lines
+
+
+def _key(name: str) -> str:
+    return name if name.isidentifier() and name.isascii() else _literal(name)
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in escaped) + '"'
+    if isinstance(value, list):
+        return f"[{', '.join(_literal(v) for v in value)}]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_key(k)} = {_literal(v)}" for k, v in value.items()) + "}"
+    return repr(value)

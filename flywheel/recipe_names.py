@@ -1,0 +1,127 @@
+"""What a recipe names, held against what there is: environments, verifiers, engines, families, knobs and task files.
+
+Environments and verifiers are imported to be looked at, and never constructed; engines are not even imported.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from flywheel.config import EnvironmentConfig, Recipe
+from flywheel.contracts import TaskGenerator
+from flywheel.errors import ConfigError
+from flywheel.registry import Kind, closest, names, resolve
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NameReport:
+    """The problems found, and whether anything that was found runs in a sandbox."""
+
+    problems: tuple[str, ...]
+    uses_sandbox: bool
+
+
+def check_names(recipe: Recipe) -> NameReport:
+    """Return every problem with what the recipe names, each with what to do."""
+    problems = list(_engine_problems(recipe.engine.kind))
+    classes: list[Any] = []
+    for section, config in recipe.environments.items():
+        problems += _environment_problems(section, config, classes)
+    return NameReport(problems=tuple(problems), uses_sandbox=any(_uses_sandbox(cls) for cls in classes))
+
+
+def _engine_problems(kind: str) -> Iterator[str]:
+    known = names("inference")
+    target = known.get(kind, kind)
+    if kind == "auto":
+        return
+    if ":" not in target:
+        yield f"engine.kind: unknown engine {kind!r}: {closest(kind, ['auto', *known])} (or give 'module:Class')"
+    elif kind not in known and find_spec(target.partition(":")[0].partition(".")[0] or "-") is None:
+        yield f"engine.kind: can't find the module of {kind!r}; is it installed and on PYTHONPATH?"
+
+
+def _environment_problems(section: str, config: EnvironmentConfig, classes: list[Any]) -> Iterator[str]:
+    where = f"environments.{section}"
+    cls, problems = _look_up("envs", config.use or section, where)
+    yield from problems
+    if cls is None:
+        # Its families can't be known; its own verifier's name still can.
+        if config.verifier is not None:
+            yield from _look_up("verifiers", config.verifier, f"{where}.verifier")[1]
+        return
+    classes.append(cls)
+    verifier = config.verifier or getattr(cls, "verifier", None)
+    threshold = config.solved_threshold if config.solved_threshold is not None else getattr(cls, "solved_threshold", None)
+    if verifier is not None:
+        found, problems = _look_up("verifiers", verifier, f"{where}.verifier")
+        yield from problems
+        classes += [found] if found is not None else []
+    elif threshold is None:
+        yield (
+            f"{where}: it has no verifier, so its own rewards would be trusted; say {where}.solved_threshold "
+            "(solved = return of at least this), or name a verifier"
+        )
+    if config.tasks_file is not None:
+        yield from _file_problems(config.tasks_file, f"{where}.tasks_file")
+    else:
+        yield from _family_problems(where, cls, config)
+
+
+def _look_up(kind: Kind, name: str, where: str) -> tuple[Any, list[str]]:
+    try:
+        return resolve(kind, name), []
+    except ConfigError as error:
+        return None, [f"{where}: {problem}" for problem in error.problems]
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a plug-in's module may raise anything as it is imported
+        return None, [f"{where}: importing {name!r} raised {type(error).__name__}: {error}; mend its module"]
+
+
+def _family_problems(where: str, cls: Any, config: EnvironmentConfig) -> Iterator[str]:
+    try:
+        generators: Mapping[str, TaskGenerator] = cls.generators() if hasattr(cls, "generators") else {}
+    except Exception as error:  # noqa: BLE001 - plug-in code
+        yield f"{where}: generators() raised {type(error).__name__}: {error}; mend the environment"
+        return
+    if config.families and not generators:
+        yield f"{where}.families: this environment has no families (it makes its own tasks); remove the section"
+        return
+    for family, chosen in config.families.items():
+        if family not in generators:
+            yield f"{where}.families: no family {family!r}: {closest(family, list(generators))}"
+            continue
+        knobs = generators[family].knobs
+        for name, (low, high) in chosen.knobs.items():
+            key = f"{where}.families.{family}.knobs.{name}"
+            if name not in knobs:
+                yield f"{key}: no such knob: {closest(name, list(knobs)) if knobs else 'this family has none'}"
+            elif low > high:
+                yield f"{key}: got [{low}, {high}], expected the lower end first: [{high}, {low}]"
+            elif low < knobs[name].low or high > knobs[name].high:
+                yield f"{key}: got [{low}, {high}], expected a range inside [{knobs[name].low}, {knobs[name].high}] ({knobs[name].help})"
+    if config.families and not any(chosen.weight > 0 for chosen in config.families.values()):
+        yield f"{where}.families: every weight is 0; give one family a weight above 0, or remove the section for all families"
+
+
+def _file_problems(path: Path, key: str) -> Iterator[str]:
+    try:
+        with path.open("rb") as file:
+            if not any(line.strip() for line in file):
+                yield f"{key}: {path} is empty, expected a task record a line (JSON)"
+    except OSError as error:
+        yield f"{key}: {path} can't be read ({error.strerror}); give the path of a file of task records (JSON lines)"
+
+
+def _uses_sandbox(cls: Any) -> bool:
+    """Whether a class says that it uses sandboxes (`uses_sandbox`), or else has something of `flywheel.sandbox` in its module."""
+    said = getattr(cls, "uses_sandbox", None)
+    if said is not None:
+        return bool(said)
+    module = inspect.getmodule(cls)
+    origins = (getattr(value, "__module__", None) or getattr(value, "__name__", "") for value in vars(module).values()) if module else ()
+    return any(str(origin).startswith("flywheel.sandbox") for origin in origins)

@@ -1,0 +1,1 @@
+"""The policy acts: episodes, and groups of episodes with their verdicts."""

@@ -1,0 +1,120 @@
+"""Groups: sibling attempts at one task, each with its verdict; a broken attempt is made again and then masked."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from flywheel.contracts import Engine, Sampling
+from flywheel.errors import InfraError
+from flywheel.inference.chat import ChatFormat
+from flywheel.judge import judge
+from flywheel.rollout.episode import Limits, run_episode
+from flywheel.rollout.stage import Stage
+from flywheel.types import Experience, Group, Outcome, Task, Trajectory, Verdict, content_id, derive_seed
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What is going on right now and since `restart`, for the progress display and the step's figures."""
+
+    waiting: int = 0
+    in_flight: int = 0
+    attempts: int = 0
+    solved: int = 0
+    tokens: int = 0
+    verify_s: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+    changed: Callable[[], None] = field(default=lambda: None)
+
+    def restart(self) -> None:
+        """Begin to count anew."""
+        self.attempts = self.solved = self.tokens = 0
+        self.verify_s = 0.0
+        self.started = time.monotonic()
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Sampled tokens per second since `restart`."""
+        return self.tokens / max(1e-6, time.monotonic() - self.started)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Collector:
+    """Collects groups with bounded concurrency."""
+
+    stage: Stage
+    engine: Engine
+    chat: ChatFormat
+    limits: Limits
+    sampling: Sampling
+    max_retries: int
+    places: asyncio.Semaphore
+    traffic: Traffic
+
+    async def collect(self, tasks: Sequence[Task], group_size: int, *, name: str) -> list[Group]:
+        """Return one group a task, in order. `name` makes ids and seeds unique to the batch (run, attempt and step)."""
+        self.traffic.waiting += len(tasks) * group_size
+        async with asyncio.TaskGroup() as running:
+            made = [running.create_task(self._group(task, group_size, f"{name}/{i}")) for i, task in enumerate(tasks)]
+        return [group.result() for group in made]
+
+    async def _group(self, task: Task, size: int, name: str) -> Group:
+        group_id = content_id("group", name, task.id)
+        async with asyncio.TaskGroup() as running:
+            made = [running.create_task(self._attempt(task, group_id, sibling)) for sibling in range(size)]
+        return Group(id=group_id, task=task, experiences=tuple(attempt.result() for attempt in made))
+
+    async def _attempt(self, task: Task, group_id: str, sibling: int) -> Experience:
+        async with self.places:
+            self.traffic.waiting -= 1
+            self.traffic.in_flight += 1
+            trajectory, verdict = await self._tried(task, derive_seed(group_id, sibling))
+            self.traffic.in_flight -= 1
+        self.traffic.attempts += 1
+        self.traffic.solved += verdict.outcome == "solved"
+        self.traffic.tokens += trajectory.num_completion_tokens
+        self.traffic.verify_s += verdict.duration_s
+        self.traffic.changed()
+        attempt_id = content_id("experience", group_id, sibling)
+        return Experience(id=attempt_id, group_id=group_id, task=task, trajectory=trajectory, verdict=verdict, origin="on_policy")
+
+    async def _tried(self, task: Task, seed: int) -> tuple[Trajectory, Verdict]:
+        for attempt in range(self.max_retries + 1):
+            try:
+                trajectory = await run_episode(
+                    task,
+                    stage=self.stage,
+                    engine=self.engine,
+                    chat=self.chat,
+                    limits=self.limits,
+                    sampling=self.sampling,
+                    seed=derive_seed(seed, attempt),
+                )
+            except Exception as error:  # noqa: BLE001 - the one boundary: an environment's bug must not end the run
+                evidence = str(error) if isinstance(error, InfraError) else traceback.format_exc(limit=-5)
+                continue
+            verdict = await self._judged(task, trajectory)
+            if verdict.outcome != "infra_error":
+                return trajectory, verdict
+            evidence = verdict.evidence
+        broken = Trajectory(task_id=task.id, turns=(), stop_reason="infra_error", answer=None, seed=seed)
+        return broken, plain_verdict("infra_error", evidence)
+
+    async def _judged(self, task: Task, trajectory: Trajectory) -> Verdict:
+        if trajectory.stop_reason != "terminated":
+            return plain_verdict("truncated", f"stopped by {trajectory.stop_reason}")
+        started = time.monotonic()
+        try:
+            verdict: Verdict = await self.stage.call(judge, self.stage.verifiers[task.env], task, trajectory)
+        except Exception as error:  # noqa: BLE001 - `judge` raises for a malformed task only: nobody's answer is wrong
+            return plain_verdict("infra_error", f"{error} (after {time.monotonic() - started:.1f} s)")
+        return verdict
+
+
+def plain_verdict(outcome: Outcome, evidence: str) -> Verdict:
+    """Return a verdict that no verifier had to give: the attempt never got to an answer."""
+    return Verdict(outcome=outcome, reward=0.0, checks=(), evidence=evidence, verifier="rollout", verifier_version="1")

@@ -1,0 +1,117 @@
+"""Where environments run: a bounded number of threads, reused instances and a deadline on every step.
+
+The threads are daemons, one a call: a step that never returns costs its attempt, not a place in a pool or the end of the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import Future
+from typing import Any
+
+from flywheel.config import EnvironmentConfig, Recipe
+from flywheel.contracts import Verifier
+from flywheel.errors import ConfigError, InfraError
+from flywheel.registry import resolve
+from flywheel.tasks.source import environment_class
+from flywheel.tool_env import ToolEnv
+
+
+class Stage:
+    """The environments and verifiers of a run, by environment name.
+
+    Args:
+        recipe: The resolved recipe.
+
+    Raises:
+        ConfigError: an unknown environment or verifier, or an environment that nothing judges.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._deadline_s = recipe.rollout.step_deadline_s
+        self._places = asyncio.Semaphore(recipe.rollout.env_threads)
+        self._idle: dict[str, list[Any]] = defaultdict(list)
+        self._make: dict[str, Callable[[], Any]] = {}
+        self.verifiers: dict[str, Verifier] = {}
+        for section, config in recipe.environments.items():
+            cls = environment_class(section, config)
+            name = getattr(cls, "name", section)
+            if name in self._make:
+                raise ConfigError(f"environments.{section}: environment {name!r} is already used by another section")
+            self._make[name] = _maker(cls, config)
+            self.verifiers[name] = _verifier(section, cls, config)
+
+    @contextlib.asynccontextmanager
+    async def environment(self, name: str) -> AsyncIterator[Any]:
+        """Lend an environment; one that failed inside the block is thrown away, not lent again."""
+        env = self._idle[name].pop() if self._idle[name] else await self.call(self._make[name])
+        yield env
+        self._idle[name].append(env)
+
+    async def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run a blocking function in a thread, when one of ``rollout.env_threads`` places is free.
+
+        Raises:
+            InfraError: the deadline passed, counted from the function's start; its thread is left to end by itself.
+        """
+        async with self._places:
+            future = asyncio.wrap_future(_started(lambda: function(*args, **kwargs)))
+            try:
+                # Not wait_for: a TimeoutError that the function itself raises is another matter.
+                done, _ = await asyncio.wait([future], timeout=self._deadline_s)
+            finally:
+                future.cancel()  # does nothing to one that is done
+        if done:
+            return future.result()
+        what = getattr(function, "__qualname__", repr(function))
+        raise InfraError(f"{what} took longer than rollout.step_deadline_s = {self._deadline_s}")
+
+    def close(self) -> None:
+        """Close every environment and verifier."""
+        for env in (env for idle in self._idle.values() for env in idle):
+            env.close()
+        for verifier in self.verifiers.values():
+            verifier.close()
+
+
+def _started(work: Callable[[], Any]) -> Future[Any]:
+    """Return the future of `work`, which runs in a thread of its own that no one has to wait for."""
+    future: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            result = work()
+        except Exception as error:  # noqa: BLE001 - whoever waits gets it
+            future.set_exception(error)
+        except BaseException as error:  # noqa: BLE001 - a plug-in's sys.exit() would end the event loop
+            future.set_exception(RuntimeError(f"it raised {error!r}"))
+        else:
+            future.set_result(result)
+
+    future.set_running_or_notify_cancel()
+    threading.Thread(target=run, name="flywheel-env", daemon=True).start()
+    return future
+
+
+def _maker(cls: Any, config: EnvironmentConfig) -> Callable[[], Any]:
+    judged_here: Mapping[str, Any] = {"judge": False} if isinstance(cls, type) and issubclass(cls, ToolEnv) else {}
+    return lambda: cls(**{**config.kwargs, **judged_here})
+
+
+def _verifier(section: str, cls: Any, config: EnvironmentConfig) -> Verifier:
+    name = config.verifier or getattr(cls, "verifier", None)
+    if name is not None:
+        verifier: Verifier = resolve("verifiers", name)()
+        return verifier
+    threshold = config.solved_threshold if config.solved_threshold is not None else getattr(cls, "solved_threshold", None)
+    if threshold is None:
+        raise ConfigError(
+            f"environments.{section}: it has no verifier, so its own rewards would be trusted; "
+            f"say environments.{section}.solved_threshold (solved = return ≥ it), or name a verifier"
+        )
+    trusting: Verifier = resolve("verifiers", "env_reward")(threshold)
+    return trusting

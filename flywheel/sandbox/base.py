@@ -1,0 +1,116 @@
+"""What a sandbox is, whichever backend makes it: limits, results, and the asynchronous `Session` protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from flywheel.errors import SandboxError
+
+LimitHit = Literal["cpu", "wall", "output", "memory", "disk"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What one execution may use.
+
+    `cpu_s` is the judged process's own CPU time and `idle_s` the time in which it uses none; `wall_s` stops whatever is left, and is
+    longer, so that a busy machine fails nobody.
+    """
+
+    cpu_s: float = 10.0
+    idle_s: float = 30.0
+    wall_s: float = 60.0
+    memory_bytes: int = 512 * 2**20
+    num_processes: int = 64
+    num_files: int = 64
+    file_bytes: int = 16 * 2**20
+    output_bytes: int = 256 * 1024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExecResult:
+    """How one execution ended.
+
+    `exit_code` is negative for a signal, as in `subprocess`. `limit` is the limit that ended it, if one did. `frames` is what the
+    process wrote to its result channel (empty for a command). `stopped` says that it was ended because its companion had ended, and
+    `kills_grader` that it broke fresh workers, alone, twice.
+    """
+
+    exit_code: int
+    stdout: bytes = b""
+    stderr: bytes = b""
+    frames: bytes = b""
+    limit: LimitHit | None = None
+    cpu_s: float = 0.0
+    wall_s: float = 0.0
+    stopped: bool = False
+    kills_grader: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One execution in a warm worker: what `flywheel.sandbox.inside.runners` is to do, within what limits."""
+
+    kind: str
+    body: Mapping[str, object]
+    limits: Limits = field(default_factory=Limits)
+    stdin: bytes = b""
+
+
+class WorkerDiedError(SandboxError):
+    """A worker broke during a job; whoever holds the pool decides what that means."""
+
+
+class Session(Protocol):
+    """One sandbox with a private folder that lasts until `reset` or `close`; nothing else in it can be written."""
+
+    @property
+    def home(self) -> str:
+        """The private folder's path inside the sandbox."""
+        ...
+
+    async def put(self, files: Mapping[str, bytes], mode: int = 0o600) -> None:
+        """Write files; relative paths lie in the private folder.
+
+        Raises:
+            SandboxError: a file could not be written.
+        """
+        ...
+
+    async def get(self, path: str, max_bytes: int = 2**20) -> bytes:
+        """Return a file's bytes.
+
+        Raises:
+            SandboxError: there is no such file, or it is larger than `max_bytes`.
+        """
+        ...
+
+    async def exec(
+        self, argv: Sequence[str], *, stdin: bytes = b"", env: Mapping[str, str] | None = None, limits: Limits | None = None
+    ) -> ExecResult:
+        """Run a command in the private folder; nothing that it starts outlives it."""
+        ...
+
+    async def reset(self) -> None:
+        """Return to a fresh sandbox."""
+        ...
+
+    async def close(self) -> None:
+        """End the sandbox and everything in it."""
+        ...
+
+
+class Sandbox(Protocol):
+    """A backend: makes sessions."""
+
+    name: str
+
+    async def create(self) -> Session:
+        """Return a fresh session.
+
+        Raises:
+            SandboxError: no sandbox could be started; the message says what the machine lacks.
+        """
+        ...

@@ -1,0 +1,223 @@
+"""The first process of a sandbox: a clean interpreter that forks one child for each execution and never runs a job itself.
+
+It speaks with its host over one datagram-like socket (`SOCK_SEQPACKET`): a request is limits and file descriptors, nothing else.
+What a job is travels from the host straight to the child, so that nothing of one job is ever in the memory from which
+the next child is forked. A child can't reach its parent: the parent is process 1 of its namespace (which ignores signals from
+within), is not dumpable (so it can't be traced or read), and its descriptors are closed in the child.
+"""
+
+import array
+import ctypes
+import gc
+import json
+import os
+import resource
+import select
+import shutil
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+from flywheel.sandbox.inside import runners
+
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
+CHANNEL, PEER = 3, 4
+KILL = b"kill"
+SLICE_S = 0.1  # between looks at a running child
+IDLE_SHARE = 0.01  # a slice in which a child used less than this much of a CPU counts as idle
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+class _Filter(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p)]
+
+
+def install_filter(program: bytes) -> None:
+    """Put a seccomp filter on this process.
+
+    Raises:
+        OSError: the kernel refused it.
+    """
+    fields = _Filter(len(program) // 8, program)
+    if LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 or LIBC.prctl(PR_SET_SECCOMP, 2, ctypes.byref(fields), 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "can't install a seccomp filter")
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time that a process has used so far (0 once it is gone)."""
+    try:
+        return time.clock_gettime((~pid << 3) | 2)
+    except OSError:
+        return 0.0
+
+
+class Zygote:
+    """The loop: one request, one child, one report."""
+
+    def __init__(self, control: socket.socket, setup: dict[str, Any]) -> None:
+        self.control = control
+        self.isolated: bool = setup["isolated"]
+        self.home: str = setup["home"]
+        self.child_filters = {kind: bytes.fromhex(text) for kind, text in setup["filters"].items()}
+
+    def serve(self) -> None:
+        """Answer requests until the host is gone."""
+        while True:
+            request, fds = self._receive()
+            pid = os.fork()
+            if pid == 0:
+                self._child(request, fds)
+            for fd in fds:
+                os.close(fd)
+            report = self._supervise(pid, request)
+            report["clean"] = self._clean_up(pid, keep=request["keep_files"])
+            self.control.send(json.dumps(report).encode())
+
+    def _receive(self) -> tuple[dict[str, Any], list[int]]:
+        space = socket.CMSG_SPACE(8 * array.array("i").itemsize)
+        data, ancillary, _, _ = self.control.recvmsg(4096, space)
+        while data == KILL:  # meant for a child that had just ended by itself
+            data, ancillary, _, _ = self.control.recvmsg(4096, space)
+        if not data:
+            os._exit(0)
+        fds = array.array("i")
+        for _, _, payload in ancillary:
+            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+        return json.loads(data), list(fds)
+
+    def _child(self, request: dict[str, Any], fds: list[int]) -> None:
+        status = 70
+        try:
+            self._place(dict(zip(request["fds"], fds, strict=True)))
+            os.setsid()
+            self._limit(request)
+            gc.enable()
+            body = runners.receive_body(CHANNEL)
+            program = self.child_filters.get("many" if request["processes"] else "one")
+            if program:
+                install_filter(program)
+            status = runners.run(body, CHANNEL, PEER)
+        finally:
+            os._exit(status)
+
+    @staticmethod
+    def _place(given: dict[str, int]) -> None:
+        """Put the descriptors where the runners expect them and close every other one, the control socket among them."""
+        safe = {name: os.dup2(fd, 100 + at, inheritable=False) for at, (name, fd) in enumerate(given.items())}
+        if "stdin" not in safe:
+            safe["stdin"] = os.open("/dev/null", os.O_RDONLY)
+        for at, name in enumerate(("stdin", "stdout", "stderr", "channel", "peer")):
+            if name in safe:
+                os.dup2(safe[name], at, inheritable=at < 3)
+        os.closerange(CHANNEL + 1 + ("peer" in safe), 4096)
+
+    @staticmethod
+    def _limit(request: dict[str, Any]) -> None:
+        cpu = int(request["cpu_s"]) + 2
+        for what, value in (
+            (resource.RLIMIT_CPU, cpu),
+            (resource.RLIMIT_AS, request["memory_bytes"]),
+            (resource.RLIMIT_FSIZE, request["file_bytes"]),
+            (resource.RLIMIT_NOFILE, request["num_files"]),
+            (resource.RLIMIT_NPROC, request["num_processes"]),
+            (resource.RLIMIT_CORE, 0),
+            (resource.RLIMIT_MEMLOCK, 0),
+        ):
+            hard = resource.getrlimit(what)[1]
+            value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+            resource.setrlimit(what, (value, value))
+
+    def _supervise(self, pid: int, request: dict[str, Any]) -> dict[str, Any]:
+        """Wait for the child, or for a limit, or for the host's word to kill it."""
+        started = last = time.monotonic()
+        cpu = idle = 0.0
+        handle = os.pidfd_open(pid)
+        poll = select.poll()
+        poll.register(handle, select.POLLIN)
+        poll.register(self.control, select.POLLIN)
+        limit = None
+        try:
+            while limit is None:
+                wait = min(started + request["wall_s"] - last, max(0.005, (request["cpu_s"] - cpu) / 2), SLICE_S)
+                ready = {fd for fd, _ in poll.poll(max(0.0, wait) * 1000)}
+                if handle in ready:
+                    break
+                before, last = last, time.monotonic()
+                used, cpu = cpu, cpu_seconds(pid)
+                if cpu - used < IDLE_SHARE * (last - before):  # a starved process still gets a little of every slice
+                    idle += last - before
+                if self.control.fileno() in ready:
+                    if not self.control.recv(64):
+                        os._exit(0)
+                    limit = "host"
+                elif cpu >= request["cpu_s"]:
+                    limit = "cpu"
+                elif idle >= request["idle_s"] or last - started >= request["wall_s"]:
+                    limit = "wall"
+        finally:
+            os.close(handle)
+        if limit is not None:
+            os.kill(pid, signal.SIGKILL)
+        _, status, usage = os.wait4(pid, 0)
+        return {
+            "exit": os.waitstatus_to_exitcode(status),
+            "limit": limit,
+            "cpu_s": usage.ru_utime + usage.ru_stime,
+            "wall_s": time.monotonic() - started,
+            "max_rss_bytes": usage.ru_maxrss * 1024,
+        }
+
+    def _clean_up(self, pid: int, *, keep: bool) -> bool:
+        """End every other process of the sandbox and empty its folder; whether both worked."""
+        try:
+            if self.isolated:
+                while True:
+                    os.kill(-1, signal.SIGKILL)
+                    if os.waitpid(-1, 0)[0] == 0:
+                        break
+            else:
+                os.killpg(pid, signal.SIGKILL)
+        except (ChildProcessError, ProcessLookupError):
+            pass
+        if keep:
+            return True
+        try:
+            for entry in os.listdir(self.home):
+                path = os.path.join(self.home, entry)
+                if os.path.isdir(path) and not os.path.islink(path):
+                    shutil.rmtree(path)
+                else:
+                    os.unlink(path)
+        except (OSError, RecursionError):
+            return False
+        return True
+
+
+def drop_root(user: int) -> None:
+    """Become an ordinary user for good, where the sandbox was built by root."""
+    if os.getuid() == 0:
+        os.setgroups([])
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def main(control_fd: int, setup: dict[str, Any]) -> None:
+    """Become the zygote of a sandbox; never returns."""
+    if setup["isolated"]:
+        drop_root(setup["user"])
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+    LIBC.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    os.chdir(setup["home"])
+    os.umask(0o077)
+    sys.argv = ["answer.py"]
+    runners.warm_up()
+    zygote = Zygote(socket.socket(fileno=control_fd), setup)
+    zygote.control.send(b"ready")
+    gc.collect()
+    gc.disable()
+    gc.freeze()
+    zygote.serve()

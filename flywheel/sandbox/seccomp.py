@@ -1,0 +1,209 @@
+"""The seccomp filters of a sandbox, as classic BPF programs built in plain Python.
+
+A deny list over the kernel's whole interface: what namespaces and missing capabilities don't cover (kernel keys, io_uring, tracing,
+shared-memory segments that outlive their process, new namespaces, sockets of families that no network namespace confines, such
+as ``AF_VSOCK`` and ``AF_ALG``). A denied call fails with ``EPERM``; a foreign architecture's calls kill the process.
+"""
+
+from __future__ import annotations
+
+import platform
+import struct
+from collections.abc import Mapping
+from typing import Literal
+
+LOAD, JUMP_EQ, JUMP_GE, JUMP_SET, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+ALLOW, KILL, EPERM, ENOSYS, EAFNOSUPPORT = 0x7FFF0000, 0x80000000, 0x00050001, 0x00050026, 0x00050061
+NUMBER_AT, ARCH_AT, ARGUMENT_AT = 0, 4, 16
+NEW_NAMESPACE_FLAGS = 0x7E020080
+CLONE_THREAD = 0x00010000
+ALLOWED_FAMILIES = {"AF_UNIX": 1, "AF_INET": 2, "AF_INET6": 10}
+
+# name: (x86_64, aarch64); None where the architecture has no such call.
+DENIED: Mapping[str, tuple[int | None, int | None]] = {
+    # other processes
+    "ptrace": (101, 117),
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "process_madvise": (440, 440),
+    "process_mrelease": (448, 448),
+    "kcmp": (312, 272),
+    "pidfd_getfd": (438, 438),
+    "migrate_pages": (256, 238),
+    "move_pages": (279, 239),
+    "setpriority": (141, 140),
+    "sched_setaffinity": (203, 122),
+    "sched_setscheduler": (144, 119),
+    "sched_setparam": (142, 118),
+    "sched_setattr": (314, 274),
+    "ioprio_set": (251, 30),
+    # kernel keys, tracing, programs in the kernel
+    "keyctl": (250, 219),
+    "add_key": (248, 217),
+    "request_key": (249, 218),
+    "bpf": (321, 280),
+    "perf_event_open": (298, 241),
+    "userfaultfd": (323, 282),
+    "io_uring_setup": (425, 425),
+    "io_uring_enter": (426, 426),
+    "io_uring_register": (427, 427),
+    "lookup_dcookie": (212, 18),
+    "fanotify_init": (300, 262),
+    "syslog": (103, 116),
+    "init_module": (175, 105),
+    "finit_module": (313, 273),
+    "delete_module": (176, 106),
+    "kexec_load": (246, 104),
+    "kexec_file_load": (320, 294),
+    # mounts and namespaces
+    "mount": (165, 40),
+    "umount2": (166, 39),
+    "pivot_root": (155, 41),
+    "chroot": (161, 51),
+    "unshare": (272, 97),
+    "setns": (308, 268),
+    "open_tree": (428, 428),
+    "move_mount": (429, 429),
+    "fsopen": (430, 430),
+    "fsconfig": (431, 431),
+    "fsmount": (432, 432),
+    "fspick": (433, 433),
+    "mount_setattr": (442, 442),
+    "name_to_handle_at": (303, 264),
+    "open_by_handle_at": (304, 265),
+    # the machine
+    "reboot": (169, 142),
+    "swapon": (167, 224),
+    "swapoff": (168, 225),
+    "acct": (163, 89),
+    "quotactl": (179, 60),
+    "quotactl_fd": (443, 443),
+    "settimeofday": (164, 170),
+    "clock_settime": (227, 112),
+    "clock_adjtime": (305, 266),
+    "adjtimex": (159, 171),
+    "sethostname": (170, 161),
+    "setdomainname": (171, 162),
+    "vhangup": (153, 58),
+    "personality": (135, 92),
+    "iopl": (172, None),
+    "ioperm": (173, None),
+    "modify_ldt": (154, None),
+    "uselib": (134, None),
+    # memory and messages that outlive a process or escape its memory limit
+    "shmget": (29, 194),
+    "shmat": (30, 196),
+    "msgget": (68, 186),
+    "semget": (64, 190),
+    "mq_open": (240, 180),
+    "memfd_create": (319, 279),
+    "memfd_secret": (447, 447),
+    "mbind": (237, 235),
+    "set_mempolicy": (238, 237),
+    "vmsplice": (278, 75),
+}
+# Denied as well to a judged Python process, which may start threads and nothing else.
+DENIED_TO_ONE: Mapping[str, tuple[int | None, int | None]] = {
+    "fork": (57, None),
+    "vfork": (58, None),
+    "execve": (59, 221),
+    "execveat": (322, 281),
+}
+CLONE = (56, 220)
+CLONE3 = (435, 435)
+SOCKET = (41, 198)
+PRLIMIT = (302, 261)
+ARCHES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
+
+
+def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
+    return struct.pack("=HBBI", code, if_true, if_false, value)
+
+
+class _Program:
+    """Instructions in order; every rule is self-contained and falls through to the next one."""
+
+    def __init__(self) -> None:
+        self.code = b""
+
+    def add(self, code: int, value: int, if_true: int = 0, if_false: int = 0) -> None:
+        self.code += _instruction(code, value, if_true, if_false)
+
+    def deny(self, number: int, action: int = EPERM) -> None:
+        self.add(JUMP_EQ, number, 0, 1)
+        self.add(RETURN, action)
+
+    def only_if(self, number: int, tests: bytes) -> None:
+        """Run `tests` for one call; they end in a verdict."""
+        self.add(JUMP_EQ, number, 0, len(tests) // 8)
+        self.code += tests
+
+
+def _argument(index: int) -> int:
+    return ARGUMENT_AT + 8 * index
+
+
+def _clone_rule(*, threads_only: bool) -> bytes:
+    rule = _Program()
+    rule.add(LOAD, _argument(0))
+    rule.add(JUMP_SET, NEW_NAMESPACE_FLAGS, 0, 1)
+    rule.add(RETURN, EPERM)
+    if threads_only:
+        rule.add(JUMP_SET, CLONE_THREAD, 1, 0)
+        rule.add(RETURN, EPERM)
+    rule.add(RETURN, ALLOW)
+    return rule.code
+
+
+def _socket_rule() -> bytes:
+    rule = _Program()
+    rule.add(LOAD, _argument(0))
+    for family in ALLOWED_FAMILIES.values():
+        rule.add(JUMP_EQ, family, 0, 1)
+        rule.add(RETURN, ALLOW)
+    rule.add(RETURN, EAFNOSUPPORT)
+    return rule.code
+
+
+def _own_process_rule() -> bytes:
+    """Allow setting no limits but one's own: the process named must be 0."""
+    rule = _Program()
+    rule.add(LOAD, _argument(0))
+    rule.add(JUMP_EQ, 0, 0, 1)
+    rule.add(RETURN, ALLOW)
+    rule.add(RETURN, EPERM)
+    return rule.code
+
+
+def build(kind: Literal["base", "one"], machine: str | None = None) -> bytes | None:
+    """Return a filter's program, or None on an architecture that has no table here.
+
+    Args:
+        kind: ``base`` is every process of a sandbox; ``one`` is added for a judged Python process: no new processes and
+            no programs.
+        machine: As `platform.machine` names it; this machine by default.
+    """
+    arch = ARCHES.get(machine or platform.machine())
+    if arch is None:
+        return None
+    column, audit = arch
+    program = _Program()
+    program.add(LOAD, ARCH_AT)
+    program.add(JUMP_EQ, audit, 1, 0)
+    program.add(RETURN, KILL)
+    program.add(LOAD, NUMBER_AT)
+    if column == 0:  # the x32 interface has numbers of its own
+        program.add(JUMP_GE, 0x40000000, 0, 1)
+        program.add(RETURN, KILL)
+    table = DENIED if kind == "base" else DENIED_TO_ONE
+    for numbers in table.values():
+        number = numbers[column]
+        if number is not None:
+            program.deny(number)
+    program.deny(CLONE3[column], ENOSYS)  # its flags lie in memory that a filter can't read; libc falls back to clone
+    if kind == "base":
+        program.only_if(SOCKET[column], _socket_rule())
+        program.only_if(PRLIMIT[column], _own_process_rule())
+    program.only_if(CLONE[column], _clone_rule(threads_only=kind == "one"))
+    program.add(RETURN, ALLOW)
+    return program.code

@@ -1,0 +1,93 @@
+"""The supervisor: starts the serving engine, the experience service and the trainer of a run, and ends them."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from flywheel import sandbox
+from flywheel.background import BackgroundLoop
+from flywheel.contracts import WeightSync
+from flywheel.errors import RunStopped
+from flywheel.monitor import create_monitor
+from flywheel.monitor.progress import Progress
+from flywheel.monitor.summary import write_summary
+from flywheel.prepare import PolicyMaker
+from flywheel.rollout.stage import Stage
+from flywheel.run_folder import RunFolder
+from flywheel.service import ExperienceService
+from flywheel.serving import Serving, weight_sync
+from flywheel.store.journal import Journal
+from flywheel.tasks.source import TaskSource
+from flywheel.trainer.checkpoints import latest_checkpoint
+from flywheel.trainer.launch import train_in_processes
+from flywheel.trainer.loop import train
+
+
+class Run:
+    """One start of a run, from an empty or a half-done folder to the summary.
+
+    Args:
+        folder: The run's folder.
+        background: Where the service's coroutines run.
+    """
+
+    def __init__(self, folder: RunFolder, background: BackgroundLoop) -> None:
+        self._folder = folder
+        self._recipe = folder.recipe
+        self._background = background
+
+    def run(self) -> None:
+        """Run to the end.
+
+        Raises:
+            RunStopped: a stop was asked for; the folder holds what is needed to go on.
+            FlywheelError: what went wrong.
+        """
+        recipe, path = self._recipe, self._folder.path
+        with ExitStack() as stack:
+            journal = Journal(path)
+            stack.callback(journal.close)
+            attempt = journal.count("attempt") + 1
+            journal.append("attempt", [(str(attempt), {"recipe": recipe.model_dump(mode="json")})], step=0)
+            progress = stack.enter_context(Progress(recipe.run.name, recipe.run.steps))
+            monitor = create_monitor(recipe, path, resume=attempt > 1)
+            stack.callback(monitor.close)
+            sandbox.configure(recipe.sandbox)
+            stack.callback(sandbox.close_shared)
+            stage = Stage(recipe)
+            stack.callback(stage.close)
+            source = TaskSource(recipe)
+            for env in {family.env for family in source.families}:
+                source.heldout(env, recipe.evaluation.tasks_per_environment)  # too few are told now, not after the cold start
+            maker = PolicyMaker(recipe, source, stage, self._background, progress)
+            base = maker.base_policy()
+            # An adapter sits on the model that RL begins with, so the engine must start on that one. All weights arrive whole,
+            # so there the engine starts in its own process while the cold start trains in this one.
+            begun = maker.cold_start(base) if weight_sync(recipe) == "lora" else None
+            serving = Serving.begin(recipe, begun or base, self._folder.logs, self._background, progress)
+            stack.callback(lambda: self._background.close(serving.engine.close()))
+            model = begun or maker.cold_start(base)
+            progress.stage(f"waiting for the {serving.engine.name} engine")
+            self._background.wait(serving.starting)
+            service = ExperienceService(
+                recipe,
+                journal=journal,
+                source=source,
+                stage=stage,
+                serving=serving,
+                monitor=monitor,
+                progress=progress,
+                background=self._background,
+                attempt=attempt,
+            )
+            self._train(service, model, serving.weight_sync, attempt)
+            service.evaluate(recipe.run.steps)
+            write_summary(path, monitor, confidence=recipe.evaluation.confidence)
+
+    def _train(self, service: ExperienceService, model: str, sync: WeightSync, attempt: int) -> None:
+        """Train in this process, or in ranks of their own where the recipe asks for several."""
+        checkpoint = latest_checkpoint(self._folder.path)
+        begin = train_in_processes if self._recipe.trainer.num_processes > 1 else train
+        begin(self._recipe, self._folder.path, service, model, attempt=str(attempt), resume=checkpoint, weight_sync=sync)
+        if service.should_stop():
+            raise RunStopped("stop requested")

@@ -1,0 +1,220 @@
+"""`ToolEnv`: write an environment by writing its tools as methods.
+
+Every public method of a subclass that has a docstring and typed parameters is a tool; its JSON schema comes from the
+signature. An action is one tool call as JSON, ``{"name": …, "arguments": {…}}``; whatever a model family's own syntax is has
+been parsed before it gets here. A nonsense action is a turn with an error message, never an exception.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, get_type_hints
+
+import gymnasium
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from flywheel.contracts import TaskGenerator, draw_params
+from flywheel.errors import InfraError
+from flywheel.registry import resolve
+from flywheel.types import Task, ToolCall, Trajectory, Turn, Verdict, derive_seed
+
+MAX_TEXT = 100_000
+
+
+class UnicodeText(gymnasium.Space[str]):
+    """Any string of at most `max_length` characters (Gymnasium's own `Text` rejects newlines and ⊢)."""
+
+    def __init__(self, max_length: int = MAX_TEXT, seed: int | np.random.Generator | None = None) -> None:
+        super().__init__(dtype=str, seed=seed)
+        self.max_length = max_length
+
+    @property
+    def is_np_flattenable(self) -> bool:
+        """Text has no fixed-size array form."""
+        return False
+
+    def sample(self, mask: Any = None, probability: Any = None) -> str:
+        """Return up to 64 random printable characters, newlines and some mathematics among them."""
+        alphabet = [chr(c) for c in range(32, 127)] + ["\n", "⊢", "∀", "λ"]
+        return "".join(self.np_random.choice(alphabet, size=int(self.np_random.integers(0, 64))))
+
+    def contains(self, x: Any) -> bool:
+        """Whether `x` is a string that is short enough."""
+        return isinstance(x, str) and len(x) <= self.max_length
+
+    def __repr__(self) -> str:
+        return f"UnicodeText(max_length={self.max_length})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, UnicodeText) and other.max_length == self.max_length
+
+
+class _Tool:
+    """A bound method, its argument model and its schema."""
+
+    def __init__(self, method: Callable[..., str]) -> None:
+        self.method = method
+        hints = get_type_hints(method)
+        doc = inspect.getdoc(method) or ""
+        described = dict(re.findall(r"^\s+(\w+): (.+)$", doc, flags=re.M))
+        fields: dict[str, Any] = {
+            name: (hints[name], Field(... if p.default is p.empty else p.default, description=described.get(name)))
+            for name, p in inspect.signature(method).parameters.items()
+        }
+        self.model: type[BaseModel] = create_model(method.__name__, __config__=ConfigDict(extra="forbid"), **fields)
+        parameters = self.model.model_json_schema()
+        parameters.pop("title", None)
+        for spec in parameters.get("properties", {}).values():
+            spec.pop("title", None)
+        description = re.split(r"\n\s*\n", doc)[0].replace("\n", " ")
+        self.schema = {
+            "type": "function",
+            "function": {"name": method.__name__, "description": description, "parameters": parameters},
+        }
+
+    def call(self, arguments: Mapping[str, Any]) -> str:
+        checked = self.model(**arguments)
+        return self.method(**{name: getattr(checked, name) for name in self.model.model_fields})
+
+
+class ToolEnv(gymnasium.Env[str, str]):
+    """A text environment whose tools are its methods.
+
+    A subclass sets `name`, writes tools, and ends the episode by calling `self.end(…)` in one of them (usually ``submit``).
+    It names a `verifier`, or sets `solved_threshold` and gives rewards itself (which trusts the environment). It has task
+    `generators`, or makes its tasks in `draw`.
+
+    Args:
+        judge: Compute the verdict when the episode ends and return its reward from `step`. The rollout service passes False,
+            because it judges, retries and journals verdicts itself.
+    """
+
+    name: ClassVar[str]
+    verifier: ClassVar[str | None] = None
+    solved_threshold: ClassVar[float | None] = None
+
+    def __init__(self, *, judge: bool = True) -> None:
+        self.observation_space = UnicodeText()
+        self.action_space = UnicodeText()
+        self.judge = judge
+        self.task: Task | None = None
+        self._tools = self._find_tools()
+        self._turns: list[Turn] = []
+        self._ended: float | None = None
+        self._judges: Any = None
+
+    # ------------------------------------------------------------ what a subclass writes
+
+    @classmethod
+    def generators(cls) -> Mapping[str, TaskGenerator]:
+        """Return the task generators by family; empty where `draw` makes the tasks."""
+        return {}
+
+    def draw(self, seed: int) -> Task:
+        """Return the task that `reset` uses when it is given none."""
+        families = self.generators()
+        generator = families[sorted(families)[seed % len(families)]]
+        return generator.generate(draw_params(generator.knobs, {}, derive_seed("params", seed)), seed)
+
+    def demonstrate(self, task: Task) -> list[str]:
+        """Return reference actions that solve a task of `draw` (needed for a cold start only)."""
+        raise NotImplementedError(f"{type(self).__name__} has no demonstrations; define demonstrate(task)")
+
+    def begin(self, task: Task) -> None:
+        """Prepare for a new episode on `task`."""
+
+    def answer(self, trajectory: Trajectory) -> str | None:
+        """Return what is judged: the first argument of the last ``submit``, or None where there was none."""
+        for turn in reversed(trajectory.turns):
+            for call in reversed(turn.tool_calls):
+                if call.name == "submit":
+                    return next((value if isinstance(value, str) else json.dumps(value) for value in call.arguments.values()), None)
+        return None
+
+    def end(self, reward: float = 0.0) -> None:
+        """End the episode after the current tool call; `reward` counts only where there is no verifier."""
+        self._ended = reward
+
+    # ------------------------------------------------------------ what callers use
+
+    @property
+    def tools(self) -> list[dict[str, Any]]:
+        """The tools' JSON schemas, in the shape that chat templates take."""
+        return [tool.schema for tool in self._tools.values()]
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        """Start an episode on ``options["task"]``, or on one that `draw` makes; return its prompt."""
+        super().reset(seed=seed)
+        task = (options or {}).get("task")
+        if task is None:
+            task = self.draw(int(self.np_random.integers(2**31)) if seed is None else seed)
+        if not isinstance(task, Task):
+            raise TypeError(f"options['task'] is {task!r}, expected a flywheel.types.Task")
+        self.task, self._turns, self._ended = task, [], None
+        self.begin(task)
+        return task.prompt, {}
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """Run one tool call; the reward is 0 until the episode ends."""
+        if self.task is None:
+            raise gymnasium.error.ResetNeeded("call reset() before step()")
+        call, observation = self._run(action)
+        turn = Turn(
+            prompt_ids=(),
+            completion_ids=(),
+            behavior_logprobs=None,
+            policy_version="",
+            text=action,
+            tool_calls=(call,) if call else (),
+            observation=observation,
+        )
+        self._turns.append(turn)
+        terminated = self._ended is not None
+        reward, info = self._final(self.task) if terminated else (0.0, {})
+        return observation[:MAX_TEXT], reward, terminated, False, info
+
+    def _run(self, action: str) -> tuple[ToolCall | None, str]:
+        known = ", ".join(self._tools)
+        try:
+            data = json.loads(action)
+            call = ToolCall(name=data["name"], arguments=dict(data.get("arguments") or {}))
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return None, f"Error: no tool call. Call one of: {known}."
+        if call.name not in self._tools:
+            return None, f"Error: no tool {str(call.name)[:40]!r}. Call one of: {known}."
+        try:
+            return call, self._tools[call.name].call(call.arguments)
+        except ValidationError as error:
+            first = error.errors()[0]
+            return None, f"Error: {call.name}: argument {'.'.join(map(str, first['loc']))}: {first['msg']}."
+
+    def _final(self, task: Task) -> tuple[float, dict[str, Any]]:
+        if self.verifier is None or not self.judge:
+            return float(self._ended or 0.0), {}
+        if self._judges is None:
+            self._judges = resolve("verifiers", self.verifier)()
+        attempt = Trajectory(task_id=task.id, turns=tuple(self._turns), stop_reason="terminated", answer=None)
+        verdict: Verdict = self._judges.verify(task, replace(attempt, answer=self.answer(attempt)))
+        if verdict.outcome == "infra_error":
+            raise InfraError(verdict.evidence)
+        return verdict.reward, {"outcome": verdict.outcome}
+
+    def close(self) -> None:
+        """Release the verifier that `step` used."""
+        if self._judges is not None:
+            self._judges.close()
+
+    def _find_tools(self) -> dict[str, _Tool]:
+        tools = {}
+        for name, function in inspect.getmembers(type(self), inspect.isfunction):
+            if name.startswith("_") or hasattr(ToolEnv, name):
+                continue
+            parameters = list(inspect.signature(function).parameters.values())[1:]
+            if function.__doc__ and all(p.annotation is not p.empty for p in parameters):
+                tools[name] = _Tool(getattr(self, name))
+        return tools

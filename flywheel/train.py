@@ -1,0 +1,113 @@
+"""``python -m flywheel.train RECIPE [--section.key value …]``: checks everything up front, then runs `flywheel.supervisor`.
+
+Ctrl-C or SIGTERM ends the current step, writes a checkpoint and leaves; ``--resume`` goes on from there. A second signal leaves
+at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from flywheel import preflight, registry
+from flywheel.background import BackgroundLoop
+from flywheel.errors import ConfigError, FlywheelError, RunStopped
+from flywheel.recipe import load_recipe, shipped_recipes, split_overrides, to_toml
+from flywheel.run_folder import RunFolder
+
+_KINDS: tuple[tuple[registry.Kind, str], ...] = (("envs", "environments"), ("verifiers", "verifiers"), ("inference", "engines"))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status: 0 done, 1 failed, 2 bad recipe, 128 + n stopped by signal n."""
+    parser = argparse.ArgumentParser(prog="python -m flywheel.train", description="Train a policy by a recipe.", allow_abbrev=False)
+    parser.add_argument("recipe", nargs="?", help="a shipped recipe's name, or the path of a TOML file")
+    parser.add_argument("--dry-run", action="store_true", help="resolve and check the recipe, print it, start nothing")
+    parser.add_argument("--resume", action="store_true", help="go on with the newest run of this recipe (or the one in --run-dir)")
+    parser.add_argument("--run-dir", type=Path, help="the run's folder")
+    parser.add_argument("--list", action="store_true", help="list recipes, environments, verifiers and engines")
+    own, overrides = split_overrides(sys.argv[1:] if argv is None else argv)
+    args, unknown = parser.parse_known_args(own)
+    overrides += unknown
+    if args.list:
+        print_names()
+        return 0
+    if args.recipe is None:
+        parser.error("which recipe? --list shows them")
+    try:
+        recipe = load_recipe(args.recipe, overrides)
+        old = RunFolder.resumed(recipe, args.run_dir, overrides) if args.resume else None
+        recipe = old.recipe if old else recipe
+        if problems := preflight.check(recipe, args.run_dir):
+            raise ConfigError(*problems)
+        if args.dry_run:
+            print(to_toml(recipe), end="")
+            return 0
+        folder = old or RunFolder.fresh(recipe, args.run_dir)
+        folder.save_recipe()
+    except ConfigError as error:
+        for problem in error.problems:
+            print(f"error: {problem}", file=sys.stderr)
+        return 2
+    return _guarded(folder)
+
+
+def print_names() -> None:
+    """Print what a recipe can be made of, by name."""
+    print("recipes:")
+    for name, about in shipped_recipes().items():
+        print(f"  {name:<28} {about}")
+    for kind, title in _KINDS:
+        print(f"{title}:")
+        for name, target in sorted(registry.names(kind).items()):
+            print(f"  {name:<28} {target}")
+
+
+def _guarded(folder: RunFolder) -> int:
+    """Run, and turn the ways that a run can end into exit statuses."""
+    # Imported only now: torch takes seconds, and a bad recipe should be told at once.
+    from flywheel.supervisor import Run
+
+    again = f"python -m flywheel.train {folder.path / 'recipe.toml'} --run-dir {folder.path} --resume"
+    background = BackgroundLoop()
+    with _signals(background) as received:
+        try:
+            Run(folder, background).run()
+        except RunStopped:
+            print(f"stopped; go on with: {again}", file=sys.stderr)
+            return 128 + (received[0] if received else signal.SIGINT)
+        except FlywheelError as error:
+            print(f"error: {error}\nonce that is mended, go on with: {again}", file=sys.stderr)
+            return 1
+    return 0
+
+
+@contextmanager
+def _signals(background: BackgroundLoop) -> Iterator[list[int]]:
+    """Let the first SIGINT or SIGTERM ask for a stop and the second one end the process."""
+    received: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        background.stop_requested.set()
+        if len(received) > 1:
+            os._exit(128 + number)
+        os.write(2, b"\nstopping: a checkpoint is written first; the same signal again leaves at once\n")
+
+    kinds = (signal.SIGINT, signal.SIGTERM)
+    before = {kind: signal.signal(kind, handle) for kind in kinds}
+    try:
+        yield received
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,170 @@
+"""Which engine is chosen, and how weights reach it."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flywheel.config import Recipe
+from flywheel.errors import ConfigError
+from flywheel.inference import select
+from flywheel.inference.devices import visible_gpus
+from flywheel.inference.vllm_server import VllmServer
+from flywheel.serving import weight_sync
+
+
+def recipe(*, rank: int = 0, device: str = "auto", processes: int = 1, policy: dict[str, Any] | None = None, **engine: Any) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "environments": {"toy": {}},
+            "policy": {"lora": {"rank": rank}, **(policy or {})},
+            "engine": engine,
+            "trainer": {"device": device, "num_processes": processes},
+        }
+    )
+
+
+def test_auto_takes_vllm_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(select, "find_spec", lambda name: None)
+    assert select.select_engine(recipe()) == ("transformers", "vLLM is not installed")
+    assert select.select_engine(recipe(url="http://127.0.0.1:8000")) == ("vllm", "engine.url names a vLLM server")
+    assert select.select_engine(recipe(kind="vllm"))[0] == "vllm"
+    monkeypatch.setattr(select, "find_spec", lambda name: object())
+    assert select.select_engine(recipe()) == ("vllm", "vLLM is installed")
+
+
+@pytest.mark.parametrize(
+    ("on_gpu", "shared", "rank", "engine", "expected"),
+    [
+        (False, True, 0, {}, "disk"),
+        (False, True, 4, {}, "lora"),
+        (True, True, 0, {}, "ipc"),
+        (True, False, 0, {}, "nccl"),
+        (True, True, 0, {"tensor_parallel_size": 2}, "disk"),
+        (True, False, 0, {"tensor_parallel_size": 2}, "nccl"),
+        (True, True, 4, {}, "lora"),
+        (True, True, 0, {"url": "http://elsewhere:8000"}, "disk"),
+        (True, True, 0, {"kind": "transformers"}, "disk"),
+        (True, True, 0, {"weight_sync": "disk"}, "disk"),
+    ],
+)
+def test_weight_sync(monkeypatch: pytest.MonkeyPatch, on_gpu: bool, shared: bool, rank: int, engine: dict[str, Any], expected: str) -> None:
+    monkeypatch.setattr(select, "find_spec", lambda name: object())
+    monkeypatch.setattr(select, "serves_on_gpu", lambda recipe: on_gpu)
+    assert select.choose_weight_sync(recipe(rank=rank, **engine), shared_device=shared) == expected
+
+
+@pytest.mark.parametrize(
+    ("on_gpu", "rank", "asked", "said"),
+    [
+        (False, 0, "ipc", "on a GPU"),
+        (False, 0, "nccl", "on a GPU"),
+        (True, 0, "nccl", "two ranks on one device"),
+        (True, 4, "ipc", "adapter"),
+    ],
+)
+def test_a_weight_sync_that_cannot_work_is_refused(monkeypatch: pytest.MonkeyPatch, on_gpu: bool, rank: int, asked: str, said: str) -> None:
+    monkeypatch.setattr(select, "serves_on_gpu", lambda recipe: on_gpu)
+    with pytest.raises(ConfigError, match=said):
+        select.choose_weight_sync(recipe(kind="vllm", rank=rank, weight_sync=asked), shared_device=True)
+
+
+def test_ipc_reaches_one_gpu_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(select, "serves_on_gpu", lambda recipe: True)
+    with pytest.raises(ConfigError, match="reaches one GPU"):
+        select.choose_weight_sync(recipe(kind="vllm", weight_sync="ipc", tensor_parallel_size=2), shared_device=True)
+
+
+@pytest.mark.parametrize(
+    ("told", "devices", "expected"),
+    [
+        (None, [], []),
+        (None, ["nvidia3", "nvidiactl", "nvidia-uvm"], ["0"]),
+        (None, ["nvidia0", "nvidia1"], ["0", "1"]),
+        (None, ["dxg"], ["0"]),
+        ("", ["nvidia0"], []),
+        ("-1", ["nvidia0"], []),
+        ("2, 5", ["nvidia0"], ["2", "5"]),
+    ],
+)
+def test_visible_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str | None, devices: list[str], expected: list[str]) -> None:
+    monkeypatch.setattr("flywheel.inference.devices._DEVICES", tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if told is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", told)
+    for device in devices:
+        (tmp_path / device).touch()
+    assert visible_gpus() == expected
+
+
+@pytest.mark.parametrize(
+    ("gpus", "engine", "processes", "own", "sync"),
+    [
+        ("0", {}, 1, None, "ipc"),
+        ("4,6", {}, 1, "6", "nccl"),
+        ("4,6", {}, 2, None, "ipc"),
+        ("4,6", {"weight_sync": "ipc"}, 1, None, "ipc"),
+        ("0,1,2,3", {"tensor_parallel_size": 2}, 2, "2,3", "nccl"),
+        ("0,1,2,3", {"tensor_parallel_size": 2}, 3, None, "disk"),
+    ],
+)
+def test_the_engine_takes_the_gpus_after_the_trainers(
+    monkeypatch: pytest.MonkeyPatch,
+    model_dir: Path,
+    tmp_path: Path,
+    gpus: str,
+    engine: dict[str, Any],
+    processes: int,
+    own: str | None,
+    sync: str,
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    monkeypatch.setattr("flywheel.inference.vllm_server.is_cpu_build", lambda: False)
+    asked = recipe(kind="vllm", processes=processes, **engine)
+    assert weight_sync(asked) == sync
+    server = VllmServer(asked, model_dir, 99, tmp_path, weight_sync(asked))
+    assert server.environment()["CUDA_VISIBLE_DEVICES"] == (own or gpus)
+    server.close()
+
+
+def test_unknown_engines_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'vllm'"):
+        select.create_engine(recipe(kind="vlm"), tmp_path, tmp_path, "disk")
+
+
+def test_server_arguments_follow_the_recipe(model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flywheel.inference.vllm_server.is_cpu_build", lambda: False)
+    asked = recipe(
+        kind="vllm",
+        rank=12,
+        max_concurrency=7,
+        tensor_parallel_size=2,
+        gpu_memory_utilization=0.4,
+        extra_args=["--swap", "x"],
+        policy={"lora": {"rank": 12}, "revision": "abc", "dtype": "bfloat16"},
+    )
+    server = VllmServer(asked, model_dir, 99, tmp_path, "lora")
+    arguments, environment = server.arguments(), server.environment()
+    server.close()
+    pairs = dict(itertools.pairwise(arguments))
+    expected = {
+        "--model": str(model_dir),
+        "--max-model-len": "99",
+        "--max-num-seqs": "7",
+        "--tensor-parallel-size": "2",
+        "--gpu-memory-utilization": "0.4",
+        "--dtype": "bfloat16",
+        "--revision": "abc",
+        "--max-lora-rank": "16",
+        "--generation-config": "vllm",
+        "--logprobs-mode": "processed_logprobs",
+    }
+    assert {name: pairs[name] for name in expected} == expected
+    assert "--enable-lora" in arguments
+    assert "--enforce-eager" not in arguments
+    assert arguments[-2:] == ["--swap", "x"]
+    assert environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == environment["HF_HUB_OFFLINE"] == "1"
+    assert "VLLM_ALLOW_INSECURE_SERIALIZATION" not in environment

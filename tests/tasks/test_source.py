@@ -1,0 +1,114 @@
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from flywheel.config import Recipe
+from flywheel.contracts import Knob, TaskGenerator, draw_params, level_of
+from flywheel.errors import ConfigError
+from flywheel.tasks.source import TaskSource
+from flywheel.tool_env import ToolEnv
+from flywheel.types import Knobs, Task
+
+
+class Numbers:
+    """Tasks that name a number; the key is the number, whatever the seed."""
+
+    family = "numbers"
+    knobs: ClassVar = {"size": Knob(low=1, high=9, default=(1, 3), help="digits")}
+
+    def generate(self, params: Knobs, seed: int) -> Task:
+        number = seed % 10 ** int(params["size"])
+        return Task.create(env="numbers", family="numbers", prompt=f"Say {number}.", payload={"number": number}, params=params, seed=seed)
+
+    def demonstrate(self, task: Task) -> list[str]:
+        return [str(task.payload["number"])]
+
+    def key(self, task: Task) -> str:
+        return str(task.payload["number"])
+
+    def validate(self, task: Task) -> None:
+        pass
+
+
+class NumbersEnv(ToolEnv):
+    """Say the number."""
+
+    name = "numbers"
+    solved_threshold = 1.0
+
+    @classmethod
+    def generators(cls) -> dict[str, TaskGenerator]:
+        return {"numbers": Numbers()}
+
+
+class DrawnEnv(ToolEnv):
+    """Draws its own tasks."""
+
+    name = "drawn"
+    solved_threshold = 1.0
+
+    def draw(self, seed: int) -> Task:
+        return Task.create(env="drawn", family="drawn", prompt=f"{seed % 50}", payload={}, seed=seed)
+
+
+def recipe(**sections: object) -> Recipe:
+    return Recipe.model_validate({"environments": {"n": {"use": f"{__name__}:NumbersEnv"}}, **sections})
+
+
+def test_the_same_draw_is_the_same_task_and_another_run_seed_draws_others() -> None:
+    one, same, other = TaskSource(recipe()), TaskSource(recipe()), TaskSource(recipe(run={"seed": 1}))
+    assert [one.train(i) for i in range(20)] == [same.train(i) for i in range(20)]
+    assert [one.train(i) for i in range(20)] != [other.train(i) for i in range(20)]
+
+
+def test_splits_never_share_a_key_and_heldout_is_the_same_for_every_run_seed() -> None:
+    source = TaskSource(recipe(tasks={"heldout_share": 0.5}))
+    heldout = source.heldout("numbers", 100)
+    keys = {t.prompt for t in heldout}
+    assert len(keys) == 100
+    assert keys.isdisjoint({source.train(i).prompt for i in range(2000)})
+    assert {t.split for t in heldout} == {"heldout"}
+    assert heldout == TaskSource(recipe(tasks={"heldout_share": 0.5}, run={"seed": 9})).heldout("numbers", 100)
+
+
+def test_too_small_a_heldout_set_is_said() -> None:
+    environments = {"n": {"use": f"{__name__}:NumbersEnv", "families": {"numbers": {"knobs": {"size": 1}}}}}
+    with pytest.raises(ConfigError, match="different held-out tasks"):
+        TaskSource(recipe(environments=environments)).heldout("numbers", 100)
+
+
+def test_an_unknown_family_names_the_closest() -> None:
+    environments = {"n": {"use": f"{__name__}:NumbersEnv", "families": {"number": {}}}}
+    with pytest.raises(ConfigError, match="did you mean 'numbers'"):
+        TaskSource(recipe(environments=environments))
+
+
+def test_an_environment_may_draw_its_own_tasks() -> None:
+    source = TaskSource(recipe(environments={"d": {"use": f"{__name__}:DrawnEnv"}}, tasks={"heldout_share": 0.4}))
+    assert {source.train(i).env for i in range(10)} == {"drawn"}
+    assert {source.train(i).prompt for i in range(300)}.isdisjoint({t.prompt for t in source.heldout("drawn", 10)})
+
+
+def test_tasks_come_from_a_file_of_records(tmp_path: Path) -> None:
+    file = tmp_path / "tasks.jsonl"
+    lines = [f'{{"id": "mine-{i}", "prompt": "Say {i}.", "payload": {{"number": {i}}}}}' for i in range(40)]
+    file.write_text("\n".join(lines), "utf-8")
+    source = TaskSource(
+        recipe(environments={"n": {"use": f"{__name__}:NumbersEnv", "tasks_file": str(file)}}, tasks={"heldout_share": 0.5})
+    )
+    drawn = [source.train(i) for i in range(200)]
+    assert {str(t.source_id).split("-")[0] for t in drawn} == {"mine"}
+    assert {t.prompt for t in drawn}.isdisjoint({t.prompt for t in source.heldout("numbers", 5)})
+    file.write_text(lines[0] + '\n{"prompt": 3}\n', "utf-8")
+    with pytest.raises(ConfigError, match=r"tasks\.jsonl:2"):
+        TaskSource(recipe(environments={"n": {"use": f"{__name__}:NumbersEnv", "tasks_file": str(file)}}))
+
+
+def test_levels_are_the_mean_knob_position_in_fifths() -> None:
+    knobs = {"a": Knob(low=0, high=4, default=(0, 4), help=""), "b": Knob(low=1, high=3, default=(1, 3), help="")}
+    # a at 1/4 of its range, b at 1/2: mean 3/8, the second fifth
+    assert level_of(knobs, {"a": 1, "b": 2}) == 2
+    assert level_of(knobs, {"a": 4, "b": 3}) == 5
+    assert level_of({}, {}) == 1
+    assert draw_params(knobs, {"a": (2, 2)}, seed=1)["a"] == 2

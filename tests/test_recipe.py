@@ -1,0 +1,73 @@
+from pathlib import Path
+
+import pytest
+
+from flywheel.errors import ConfigError
+from flywheel.recipe import load_recipe, shipped_recipes, to_toml
+
+MINIMAL = "[environments.code]\n"
+
+
+def write(folder: Path, name: str, text: str) -> str:
+    path = folder / name
+    path.write_text(text, "utf-8")
+    return str(path)
+
+
+def test_overrides_are_read_as_toml_or_text(tmp_path: Path) -> None:
+    recipe = load_recipe(
+        write(tmp_path, "r.toml", MINIMAL),
+        ["--run.steps", "7", "--policy.model=some/model", "--trainer.learning_rate", "1e-4", "--environments.code.weight", "2"],
+    )
+    assert recipe.run.steps == 7
+    assert recipe.policy.model == "some/model"
+    assert recipe.trainer.learning_rate == 1e-4
+    assert recipe.environments["code"].weight == 2.0
+
+
+def test_extends_merges_sections_and_looks_beside_the_file(tmp_path: Path) -> None:
+    write(tmp_path, "base.toml", MINIMAL + "[run]\nsteps = 3\nseed = 5\n")
+    recipe = load_recipe(write(tmp_path, "top.toml", 'extends = "base.toml"\n[run]\nsteps = 9\n'))
+    assert (recipe.run.steps, recipe.run.seed) == (9, 5)
+
+
+def test_environments_are_replaced_as_a_whole(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, "r.toml", 'extends = "quickstart"\n[environments.mine]\nuse = "m:C"\n'))
+    assert list(recipe.environments) == ["mine"]
+
+
+def test_every_mistake_is_reported_together_with_the_closest_key(tmp_path: Path) -> None:
+    text = MINIMAL + "[trainer]\nlearning_rat = 1e-4\nclip_low = -1\n[rolout]\nx = 1\n"
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(write(tmp_path, "r.toml", text), ["--run.steps", "many"])
+    problems = "\n".join(caught.value.problems)
+    assert "unknown key 'trainer.learning_rat': did you mean 'learning_rate'?" in problems
+    assert "unknown key 'rolout': did you mean 'rollout'?" in problems
+    assert "trainer.clip_low" in problems
+    assert "run.steps" in problems
+    assert "'many'" in problems
+
+
+def test_an_unknown_recipe_names_the_closest_one() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'quickstart'"):
+        load_recipe("quickstrat")
+
+
+def test_extends_in_a_circle_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, "a.toml", 'extends = "b.toml"\n')
+    write(tmp_path, "b.toml", 'extends = "a.toml"\n')
+    with pytest.raises(ConfigError, match="circle"):
+        load_recipe(str(tmp_path / "a.toml"))
+
+
+@pytest.mark.parametrize("words", [["--run.steps"], ["run.steps", "3"], ["--run.name.deep", "3"]])
+def test_bad_override_words_are_config_errors(tmp_path: Path, words: list[str]) -> None:
+    text = MINIMAL + '[run]\nname = "x"\n'
+    with pytest.raises(ConfigError):
+        load_recipe(write(tmp_path, "r.toml", text), words)
+
+
+@pytest.mark.parametrize("name", sorted(shipped_recipes()))
+def test_a_resolved_recipe_reads_back_as_itself(tmp_path: Path, name: str) -> None:
+    recipe = load_recipe(name, ["--run.name", 'odd "name"\n', "--environments.code.kwargs", '{ "a b" = [1, "x"] }'])
+    assert load_recipe(write(tmp_path, "r.toml", to_toml(recipe))) == recipe

@@ -1,0 +1,84 @@
+"""Every shipped recipe loads, names only what there is, and takes two steps on a CPU with a small policy."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from flywheel.config import Recipe
+from flywheel.monitor.jsonl import read_metrics
+from flywheel.recipe import load_recipe, shipped_recipes, to_toml
+from flywheel.recipe_names import check_names
+from flywheel.tasks.source import TaskSource
+from flywheel.types import Task
+from tests.command_line import SMALL, overrides, records, succeeded
+
+RECIPES = sorted(shipped_recipes())
+# A recipe for GPUs runs here as one for a CPU does: its model, its engine's place and its processes are the machine's affair.
+HERE: dict[str, object] = {
+    **SMALL,
+    "policy.model": "tiny",
+    "policy.dtype": "auto",
+    "engine.weight_sync": "auto",
+    "engine.tensor_parallel_size": 1,
+    "engine.max_model_len": 512,
+    "trainer.device": "cpu",
+    "trainer.num_processes": 1,
+    "run.steps": 2,
+    "cold_start.steps": 2,
+    "cold_start.batch_size": 8,
+    "cold_start.num_demonstrations": 16,
+    "rollout.max_tokens_per_turn": 24,
+    "rollout.max_tokens_per_episode": 48,
+    "rollout.max_turns": 2,
+    "evaluation.tasks_per_environment": 2,
+    "evaluation.samples_per_task": 1,
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_it_loads_and_names_only_what_there_is(name: str, tmp_path: Path) -> None:
+    recipe = load_recipe(name)
+    assert check_names(recipe).problems == ()
+    (tmp_path / "again.toml").write_text(to_toml(recipe), "utf-8")
+    assert load_recipe(str(tmp_path / "again.toml")) == recipe
+    first = resources.files("flywheel.recipes").joinpath(f"{name}.toml").read_text("utf-8").splitlines()[0]
+    assert first.startswith("# ")
+    assert len(shipped_recipes()[name]) > 20
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_its_held_out_tasks_suffice_and_never_train(name: str) -> None:
+    recipe = load_recipe(name)
+    source = TaskSource(recipe)
+    generators = {(family.env, family.generator.family): family.generator for family in source.families}
+
+    def key(task: Task) -> tuple[str, str]:
+        return task.env, generators[task.env, task.family].key(task)
+
+    count = recipe.evaluation.tasks_per_environment
+    envs = environments(recipe)
+    held = {key(task) for env in envs for task in source.heldout(env, count)}
+    assert len(held) == len(envs) * count
+    first_steps = [source.train(index) for index in range(4 * recipe.rollout.groups_per_step)]
+    assert not held & {key(task) for task in first_steps}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_it_takes_two_steps(name: str, tmp_path: Path) -> None:
+    here = {**HERE, "run.dir": str(tmp_path), "run.cache_dir": str(tmp_path / "cache")}
+    succeeded("train", name, *overrides(here), cwd=tmp_path)
+    recipe = load_recipe(name, overrides(here))
+    run = tmp_path / recipe.run.name
+    metrics = read_metrics(run)
+    assert list(metrics) == [0, 1, 2]
+    assert all(metrics[step]["outcomes/infra_error"] == 0 for step in (1, 2))
+    assert [report["step"] for report in records(run, "step")] == [1, 2]
+    assert {f"heldout/{env}" for env in environments(recipe)} <= set(metrics[2])
+
+
+def environments(recipe: Recipe) -> set[str]:
+    """Return the environments that a recipe draws tasks from."""
+    return {family.env for family in TaskSource(recipe).families if family.share > 0}

@@ -1,0 +1,136 @@
+"""The loss, by hand: every expectation is worked from plain forward passes of the same weights."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from flywheel.config import PolicyConfig
+from flywheel.errors import FlywheelError
+from flywheel.trainer.grpo import SUMS, FlywheelGRPOTrainer
+from flywheel.trainer.policy import load_policy
+from flywheel.types import Batch, Row
+from tests.trainer.helpers_trainer import build, row, varied_batch
+
+
+def logprobs(small_model: Path, one: Row) -> torch.Tensor:
+    """Logprobs of the row's completion tokens, from a plain forward."""
+    plain = load_policy(PolicyConfig(), small_model, torch.device("cpu"), torch.float32)
+    ids = torch.tensor([one.prompt_ids + one.completion_ids])
+    with torch.no_grad():
+        scores = torch.log_softmax(plain(ids).logits[0], dim=-1)
+    start = len(one.prompt_ids)
+    return torch.stack([scores[at - 1, ids[0, at]] for at in range(start, ids.size(1))])
+
+
+def prepared(trainer: FlywheelGRPOTrainer) -> FlywheelGRPOTrainer:
+    """The trainer with an optimiser, as `train` would have it before its first step."""
+    trainer.current_gradient_accumulation_steps = 1
+    trainer._prepare_for_training(2, trainer.get_train_dataloader(), None)
+    return trainer
+
+
+def step(trainer: FlywheelGRPOTrainer, *rows: Row) -> dict[str, float]:
+    return trainer.train_on(trainer.model_wrapped, Batch.create(1, rows))
+
+
+def gradients(trainer: FlywheelGRPOTrainer, batch: Batch) -> dict[str, torch.Tensor]:
+    """Gradients that one step on the batch applies, before clipping; the optimiser is held still."""
+    trainer.args.max_grad_norm = math.inf
+    kept: dict[str, torch.Tensor] = {}
+
+    def keep(*_: object, **__: object) -> None:
+        kept.update({name: weight.grad.clone() for name, weight in trainer.model.named_parameters()})
+
+    trainer.optimizer.step = keep
+    trainer.train_on(trainer.model_wrapped, batch)
+    return kept
+
+
+def test_three_token_loss(small_model: Path, tmp_path: Path) -> None:
+    """Advantage 2, behaviour off by known amounts: loss = -2 · (1 + e^-0.1 + cap 2) / 3."""
+    bare = row("a", advantage=2.0)
+    exact = logprobs(small_model, bare).tolist()
+    behavior = [exact[0], exact[1] + 0.1, exact[2] - 1.5]  # ratios 1, e^-0.1, e^1.5 (over the cap of 2)
+    metrics = step(prepared(build(small_model, tmp_path)), row("a", advantage=2.0, behavior=behavior))
+    assert metrics["loss"] == pytest.approx(-2.0 * (1 + math.exp(-0.1) + 2.0) / 3, rel=1e-5)
+    assert metrics["importance_ratio_max"] == pytest.approx(math.exp(1.5), rel=1e-4)
+    assert metrics["importance_ratio_mean"] == pytest.approx((1 + math.exp(-0.1) + math.exp(1.5)) / 3, rel=1e-4)
+    assert metrics["importance_truncated_share"] == pytest.approx(1 / 3)
+    assert metrics["num_tokens"] == 3
+
+
+def test_grpo_and_cross_entropy_have_their_own_token_counts(small_model: Path, tmp_path: Path) -> None:
+    """L = -(1·2 - 0.5·1)/3 + 0.3 · NLL/2: three GRPO tokens, two cross-entropy tokens, masks and weights counted."""
+    taken, refused = row("a", advantage=1.0, mask=(1, 0, 1)), row("b", advantage=-0.5, completion=(20, 21), mask=(0, 1))
+    shown = row("c", kind="ce", prompt=(30, 31), completion=(32, 33, 34), mask=(1, 1, 0))
+    nll = -logprobs(small_model, shown)[:2].mean().item()
+    metrics = step(prepared(build(small_model, tmp_path, ce_weight=0.3)), taken, refused, shown)
+    assert metrics["grpo_loss"] == pytest.approx(-(2 * 1.0 - 0.5) / 3, rel=1e-5)
+    assert metrics["ce_nll"] == pytest.approx(nll, rel=1e-5)
+    assert metrics["loss"] == pytest.approx(-(2 * 1.0 - 0.5) / 3 + 0.3 * nll, rel=1e-5)
+    assert metrics["num_rows"] == 3
+    assert "importance_ratio_mean" not in metrics  # nothing sampled says how likely it was
+
+
+def test_dr_grpo_divides_by_the_most_tokens_a_step_can_have(small_model: Path, tmp_path: Path) -> None:
+    """16 groups of 8, 2048 tokens an episode."""
+    metrics = step(prepared(build(small_model, tmp_path, loss_type="dr_grpo")), row("a", advantage=2.0), row("b", kind="ce"))
+    assert metrics["grpo_loss"] == pytest.approx(-2.0 * 3 / (16 * 8 * 2048), rel=1e-5)
+    assert metrics["ce_nll"] == pytest.approx(-logprobs(small_model, row("b")).mean().item(), rel=1e-4)
+
+
+def test_clipping_is_asymmetric(small_model: Path, tmp_path: Path) -> None:
+    """With old logprobs given: ratios 1.25, 1.35 at advantage 1 and 0.75 at -1, clipped to [0.8, 1.28]."""
+    trainer = prepared(build(small_model, tmp_path, clip_low=0.2, clip_high=0.28))
+    up, down = row("a", advantage=1.0, completion=(8, 9)), row("b", advantage=-1.0, completion=(8, 9), mask=(1, 0))
+    now = logprobs(small_model, up)
+    (part,) = trainer._split(Batch.create(1, (up, down)))
+    old = now - torch.tensor([[1.25, 1.35], [0.75, 1.0]]).log()
+    trainer._sums = {name: torch.zeros(()) for name in SUMS}
+    trainer.model.train()
+    loss = trainer._compute_loss(trainer.model, {**trainer._prepare_inputs(part), "old_per_token_logps": old})
+    assert loss.item() == pytest.approx(-(1.25 + 1.28 - 0.8) / 3, rel=1e-5)
+    assert trainer._sums["clipped"].item() == 2
+
+
+def test_kl_counts_on_grpo_rows_only(small_model: Path, tmp_path: Path) -> None:
+    """At the start policy and reference agree; after one step they don't, and L = -A + β·KL on the GRPO row."""
+    trainer = prepared(build(small_model, tmp_path, kl_beta=0.1))
+    first = step(trainer, row("a", advantage=1.0), row("b", kind="ce"))
+    second = step(trainer, row("a", advantage=1.0), row("b", kind="ce"))
+    assert first["kl"] == pytest.approx(0.0, abs=1e-7)
+    assert second["kl"] > 1e-3
+    assert second["grpo_loss"] == pytest.approx(-1.0 + 0.1 * second["kl"], rel=1e-4)
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_micro_batches_add_up(small_model: Path, tmp_path: Path, size: int) -> None:
+    whole = gradients(prepared(build(small_model, tmp_path, micro_batch_size=64)), varied_batch(1))
+    parts = gradients(prepared(build(small_model, tmp_path, micro_batch_size=size)), varied_batch(1))
+    assert whole.keys() == parts.keys()
+    for name, gradient in whole.items():
+        assert torch.allclose(parts[name], gradient, atol=1e-6), name
+
+
+def test_a_step_without_rows_leaves_the_weights(small_model: Path, tmp_path: Path) -> None:
+    trainer = prepared(build(small_model, tmp_path))
+    before = {name: weight.clone() for name, weight in trainer.model.state_dict().items()}
+    metrics = step(trainer)
+    assert metrics["num_rows"] == 0
+    assert metrics["grad_norm"] == 0
+    assert all(torch.equal(weight, before[name]) for name, weight in trainer.model.state_dict().items())
+
+
+def test_nan_stops(small_model: Path, tmp_path: Path) -> None:
+    trainer = prepared(build(small_model, tmp_path))
+    with pytest.raises(FlywheelError, match="None, not NaN"):
+        step(trainer, row("a", advantage=1.0, behavior=[-1.0, math.nan, -1.0]))
+    with pytest.raises(FlywheelError, match="advantage inf"):
+        step(trainer, row("a", advantage=math.inf))
+    trainer.model.lm_head.weight.data[8] = math.nan
+    with pytest.raises(FlywheelError, match="not finite"):
+        step(trainer, row("a", advantage=1.0))

@@ -1,0 +1,172 @@
+"""The code verifier's three tables: references pass, wrong answers fail, hacks never score."""
+
+from __future__ import annotations
+
+import pytest
+
+from flywheel.types import Task, Trajectory, Verdict
+from flywheel.verifiers.code import CodeVerifier
+
+LIMITS = {"wall_s": 0.5, "memory_mb": 256}
+
+
+def call(expected: object, *args: object, **kwargs: object) -> dict[str, object]:
+    return {"kind": "call", "args": list(args), "kwargs": kwargs, "expected": expected}
+
+
+def io(stdin: str, stdout: str) -> dict[str, object]:
+    return {"kind": "io", "stdin": stdin, "stdout": stdout}
+
+
+def check(source: str) -> dict[str, object]:
+    return {"kind": "assert", "source": source}
+
+
+def code_task(entry_point: str | None, public: list[dict[str, object]], hidden: list[dict[str, object]]) -> Task:
+    payload = {"entry_point": entry_point, "public_tests": public, "hidden_tests": hidden, "limits": LIMITS}
+    return Task.create(env="code", family="test", prompt="", payload=payload)
+
+
+SORT = code_task("f", [call([1, 2], [2, 1])], [call([], []), call([1, 2, 3], [3, 1, 2]), call([-1, -1, 4], [4, -1, -1])])
+SORT_ASSERTS = code_task(
+    "f",
+    [check("assert f([2, 1]) == [1, 2]")],
+    [check("def check(candidate):\n    assert candidate([3, 1, 2]) == [1, 2, 3]\n    assert candidate([]) == []\ncheck(f)")],
+)
+DOUBLE_IO = code_task(None, [io("3\n", "6\n")], [io("-2\n", "-4"), io("10\n", "20")])
+SORT_ALL = (SORT, SORT_ASSERTS)
+
+
+def verdict_on(task: Task, source: str | None, *, partial_credit: bool = False) -> Verdict:
+    attempt = Trajectory(task_id=task.id, turns=(), stop_reason="terminated", answer=source)
+    return CodeVerifier(partial_credit=partial_credit).verify(task, attempt)
+
+
+REFERENCES = {
+    "sort": (SORT, "def f(xs):\n    return sorted(xs)\n"),
+    "tuple_for_list": (SORT, "def f(xs):\n    return tuple(sorted(xs))\n"),
+    "lambda": (SORT, "f = sorted"),
+    "prints_too": (SORT, "def f(xs):\n    print('debug')\n    return sorted(xs)\n"),
+    "mutates_its_argument": (SORT, "def f(xs):\n    xs.sort()\n    return xs\n"),
+    "helper_class": (SORT, "class S:\n    def run(self, xs):\n        return sorted(xs)\ndef f(xs):\n    return S().run(xs)\n"),
+    "dataclass": (SORT, "from dataclasses import dataclass\n@dataclass\nclass P:\n    v: list\ndef f(xs):\n    return sorted(P(xs).v)\n"),
+    "thread": (
+        SORT,
+        "import threading\ndef f(xs):\n    out = []\n    t = threading.Thread(target=lambda: out.extend(sorted(xs)))\n"
+        "    t.start()\n    t.join()\n    return out\n",
+    ),
+    "asserts": (SORT_ASSERTS, "def f(xs):\n    return sorted(xs)\n"),
+    "raises_as_asked": (
+        code_task("f", [], [check("try:\n    f(-1)\nexcept ValueError:\n    pass\nelse:\n    assert False")]),
+        "def f(n):\n    if n < 0:\n        raise ValueError(n)\n    return n\n",
+    ),
+    "rich_types": (
+        code_task("f", [], [check("assert f({1: (2, 3)}) == ({2, 3}, {1: b'x'}, 1j, 2**100)")]),
+        "def f(d):\n    return set(d[1]), {1: b'x'}, 1j, 2**100\n",
+    ),
+    "other_names": (
+        code_task(None, [], [check("import math\nassert add(1, 2) == 3 and mul(2, 3) == 6 and math.floor(1.5) == 1")]),
+        "def add(a, b):\n    return a + b\ndef mul(a, b):\n    return a * b\n",
+    ),
+    "program": (DOUBLE_IO, "print(int(input()) * 2)"),
+    "program_with_main": (DOUBLE_IO, "def main():\n    print(2 * int(input()), '  ')\nif __name__ == '__main__':\n    main()\n"),
+    "program_exit_0": (DOUBLE_IO, "import sys\nprint(int(input()) * 2)\nsys.exit(0)"),
+    "program_atexit": (DOUBLE_IO, "import atexit\nn = int(input())\natexit.register(lambda: print(n * 2))"),
+    "kwargs": (code_task("f", [], [call(3, 1, b=2)]), "def f(a, b):\n    return a + b\n"),
+    "nan": (code_task("f", [], [call(float("nan"), 1)]), "def f(a):\n    return float('nan')\n"),
+    "big_integer": (code_task("f", [], [call(10**4000, 4000)]), "def f(a):\n    return 10**a\n"),
+    "strings": (code_task("f", [], [call({"é": "⊢\u0000"}, "⊢")]), "def f(s):\n    return {'é': s + chr(0)}\n"),
+}
+
+WRONG = {
+    "identity": (SORT, "def f(xs):\n    return xs\n"),
+    "public_only": (SORT, "def f(xs):\n    return [1, 2]\n"),
+    "raises": (SORT, "def f(xs):\n    return xs / 0\n"),
+    "syntax": (SORT, "def f(xs) return xs"),
+    "no_function": (SORT, "g = 1"),
+    "not_callable": (SORT, "f = 1"),
+    "none": (SORT, "def f(xs):\n    sorted(xs)\n"),
+    "strings": (SORT, "def f(xs):\n    return str(sorted(xs))\n"),
+    "floats": (SORT, "def f(xs):\n    return [float(x) for x in sorted(xs)]\n"),
+    "bools": (code_task("f", [], [call(1, 1), call(0, 0)]), "def f(a):\n    return bool(a)\n"),
+    "int_for_bool": (code_task("f", [], [call(True, 1)]), "def f(a):\n    return 1\n"),
+    "int_keys": (code_task("f", [], [call({"1": 2}, 1)]), "def f(a):\n    return {1: 2}\n"),
+    "set_for_list": (SORT, "def f(xs):\n    return set(xs)\n"),
+    "generator": (SORT, "def f(xs):\n    return (x for x in sorted(xs))\n"),
+    "not_nan": (code_task("f", [], [call(float("nan"), 1)]), "def f(a):\n    return 0.0\n"),
+    "remembers": (SORT, "seen = []\ndef f(xs):\n    seen.extend(xs)\n    return sorted(seen)\n"),
+    "empty_class": (SORT, "class f:\n    def __init__(self, xs):\n        pass\n"),
+    "recursion": (SORT, "def f(xs):\n    return f(xs)\n"),
+    "loop": (SORT, "def f(xs):\n    while True:\n        pass\n"),
+    "memory": (SORT, "def f(xs):\n    return [0] * 10**9\n"),
+    "asserts": (SORT_ASSERTS, "def f(xs):\n    return xs\n"),
+    "asserts_loop": (SORT_ASSERTS, "def f(xs):\n    while True:\n        pass\n"),
+    "asserts_syntax": (SORT_ASSERTS, "def f(xs) return xs"),
+    "asserts_missing": (SORT_ASSERTS, "def g(xs):\n    return xs\n"),
+    "program": (DOUBLE_IO, "print(input())"),
+    "program_fails_after": (DOUBLE_IO, "print(int(input()) * 2)\n1/0"),
+    "program_exit_1": (DOUBLE_IO, "import sys\nprint(int(input()) * 2)\nsys.exit(1)"),
+    "program_silent": (DOUBLE_IO, "pass"),
+    "lone_surrogate": (SORT, "\ud800"),
+    "null_byte": (SORT, "def f(xs):\n    return sorted(xs)\n\0"),
+    "deep_source": (SORT, "x = " + "(" * 5000 + ")" * 5000),
+}
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_reference_solutions_are_solved(name: str) -> None:
+    verdict = verdict_on(*REFERENCES[name])
+    assert (verdict.outcome, verdict.reward) == ("solved", 1.0), verdict
+    assert all(check.passed for check in verdict.checks)
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_answers_fail(name: str) -> None:
+    verdict = verdict_on(*WRONG[name])
+    assert (verdict.outcome, verdict.reward) == ("failed", 0.0), verdict
+    assert not all(check.passed for check in verdict.checks)
+
+
+@pytest.mark.parametrize("answer", [None, "", " \n"])
+def test_no_answer_fails_with_its_own_check(answer: str | None) -> None:
+    verdict = verdict_on(SORT, answer)
+    assert verdict.outcome == "failed"
+    assert [(check.name, check.passed) for check in verdict.checks] == [("no_answer", False)]
+
+
+def test_cpu_and_memory_limits_are_named() -> None:
+    verdict = verdict_on(*WRONG["loop"])
+    assert "CPU time limit" in verdict.evidence
+    assert any(check.name == "limit" and "CPU" in check.detail for check in verdict.checks)
+    assert "memory" in str(verdict_on(*WRONG["memory"]).checks).lower()
+
+
+def test_partial_credit_is_half_the_share_of_hidden_tests() -> None:
+    source = "def f(xs):\n    return sorted(set(xs))\n"  # 1 of 1 public, 2 of 3 hidden
+    assert verdict_on(SORT, source).reward == 0.0
+    verdict = verdict_on(SORT, source, partial_credit=True)
+    assert verdict.outcome == "failed"
+    assert verdict.reward == pytest.approx(0.5 * 2 / 3)
+
+
+def test_evidence_shows_public_values_and_no_hidden_ones() -> None:
+    task = code_task("f", [call(111, 1)], [call(98765, 2), call(43210, 3)])
+    public = verdict_on(task, "def f(x):\n    return 5\n")
+    assert "f(1): got 5, expected 111" in public.evidence
+    hidden = verdict_on(task, "def f(x):\n    return 111\n")
+    assert hidden.outcome == "failed"
+    text = repr(hidden)
+    assert "98765" not in text
+    assert "43210" not in text
+
+
+def test_evidence_of_hidden_assert_tests_holds_none_of_their_text() -> None:
+    task = code_task("f", [], [check("assert f(1) == 98765, 'expected 98765'")])
+    assert "98765" not in repr(verdict_on(task, "def f(x):\n    return 5\n"))
+
+
+def test_traceback_names_the_answers_line_only() -> None:
+    evidence = verdict_on(SORT, "def f(xs):\n    return g(xs)\n\ndef g(xs):\n    return xs[99]\n").evidence
+    assert "IndexError" in evidence
+    assert "line 5, in g" in evidence
+    assert "runners" not in evidence

@@ -1,0 +1,10 @@
+"""The verifiers that come with flywheel, importable as ``flywheel.verifiers``."""
+
+if not __name__.startswith("flywheel."):
+    raise ImportError("this folder is the package flywheel.verifiers; import it under that name")
+
+TABLE = {
+    "code": "flywheel.verifiers.code:CodeVerifier",
+    "chemistry": "flywheel.verifiers.chemistry:ChemistryVerifier",
+    "env_reward": "flywheel.verifiers.env_reward:EnvRewardVerifier",
+}

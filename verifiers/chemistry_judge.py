@@ -1,0 +1,95 @@
+"""Puts a task's constraints and an answer together: `compile_task`, then `judge`.
+
+Pure RDKit with no limits of its own: hostile text belongs in `flywheel.verifiers.chemistry_pool`, which runs this in a worker.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from rdkit import Chem, rdBase
+from rdkit.Chem import rdMolDescriptors
+
+from flywheel.verifiers.chemistry_answer import ALLOWANCES, RejectedAnswerError, read_molecule
+from flywheel.verifiers.chemistry_constraints import KINDS, Answer, Constraint, Finding
+from flywheel.verifiers.chemistry_groups import groups_of
+from flywheel.verifiers.chemistry_properties import PROPERTIES
+
+rdBase.DisableLog("rdApp.*")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CompiledTask:
+    """A payload's constraints, ready to check answers."""
+
+    constraints: tuple[Constraint, ...]
+    allow: frozenset[str]
+    prefix: str
+
+
+def compile_task(payload: Mapping[str, Any]) -> CompiledTask:
+    """Return a chemistry payload's constraints, compiled.
+
+    Raises:
+        ValueError: it is malformed; the message says where.
+    """
+    specs, allow = payload.get("constraints"), payload.get("allow", [])
+    if not isinstance(specs, list | tuple) or not specs:
+        raise ValueError(f"chemistry payload: constraints is {specs!r}, expected a list with at least one constraint")
+    if not isinstance(allow, list | tuple) or not set(allow) <= ALLOWANCES:
+        raise ValueError(f"chemistry payload: allow is {allow!r}, expected some of {sorted(ALLOWANCES)}")
+    constraints = []
+    for spec in specs:
+        kind = spec.get("kind") if isinstance(spec, Mapping) else None
+        if not isinstance(spec, Mapping) or kind not in KINDS:
+            raise ValueError(f"chemistry payload: constraint {spec!r} has no known kind; known: {', '.join(KINDS)}")
+        constraints.append(KINDS[kind](spec))
+    prefixes = [c.prefix for c in constraints if c.prefix]
+    if len(prefixes) > 1:
+        raise ValueError("chemistry payload: more than one 'completes' constraint")
+    lifted = frozenset(allow).union(*(c.allows for c in constraints))
+    return CompiledTask(constraints=tuple(constraints), allow=lifted, prefix=prefixes[0] if prefixes else "")
+
+
+@lru_cache(maxsize=512)
+def compile_json(payload_json: str) -> CompiledTask:
+    """Return `compile_task` of a payload as JSON, remembered."""
+    return compile_task(json.loads(payload_json))
+
+
+def judge(task: CompiledTask, answer: str) -> list[Finding]:
+    """Return one finding for the rules of every answer, then one a constraint; a refused answer has only the refusal."""
+    try:
+        mol = read_molecule(answer, task.allow, task.prefix)
+    except RejectedAnswerError as error:
+        return [Finding(error.rule, False, error.detail)]
+    main = mol
+    if "fragments" in task.allow:
+        main = max(Chem.GetMolFrags(mol, asMols=True), key=lambda fragment: (fragment.GetNumHeavyAtoms(), fragment.GetNumAtoms()))
+    return [Finding("valid", True, ""), *(_check(c, Answer(mol, main)) for c in task.constraints if c.name != "valid")]
+
+
+def _check(constraint: Constraint, answer: Answer) -> Finding:
+    try:
+        passed, detail = constraint.check(answer)
+    except (RuntimeError, ValueError, ArithmeticError) as error:  # what RDKit raises for a molecule that it can't compute on
+        return Finding(constraint.name, False, f"can't be computed: {type(error).__name__}")
+    return Finding(constraint.name, passed, detail[:200])
+
+
+def describe(smiles: str) -> str:
+    """Return a molecule's formula, a few descriptors and its groups, or what is wrong with it; at most 300 characters."""
+    try:
+        mol = read_molecule(smiles, ALLOWANCES)
+    except RejectedAnswerError as error:
+        return f"Error: {error.rule}: {error.detail}"[:300]
+    figures = " ".join(
+        f"{name}={PROPERTIES[name](mol):.4g}" for name in ("mw", "logp", "tpsa", "hbd", "hba", "rings", "rotatable_bonds", "charge")
+    )
+    groups = ", ".join(groups_of(mol)) or "none"
+    text = f"formula={rdMolDescriptors.CalcMolFormula(mol)} {figures} groups: {groups}"
+    return text if len(text) <= 300 else text[:297] + "..."

@@ -1,0 +1,206 @@
+"""Named rules that a molecule must pass to be called plausible: would a chemist believe that it can sit in a bottle?
+
+The rules aim at what a reward is hacked with (hetero-atom chains, strained cages, odd valences), and let known drugs,
+solvents and reagents through (a table in the tests). Sources: Clayden, Organic Chemistry, 2nd ed. (carbonyl hydrates,
+enols, Bredt's rule, ring strain); the lists of reactive motifs that screening collections filter out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from rdkit import Chem
+
+MAX_RING = 24
+
+
+class Rule(NamedTuple):
+    """A rule's name, what it forbids, and a function that says what breaks it (None: nothing)."""
+
+    name: str
+    help: str
+    broken_by: Callable[[Chem.Mol], str | None]
+
+
+def _smarts(name: str, text: str, smarts: str) -> Rule:
+    query = Chem.MolFromSmarts(smarts)
+    return Rule(name, text, lambda mol: text if mol.HasSubstructMatch(query) else None)
+
+
+_VALENCES = {
+    1: {1}, 5: {3}, 6: {4}, 7: {3}, 8: {2}, 9: {1}, 14: {4}, 15: {3, 5}, 16: {2, 4, 6}, 17: {1}, 34: {2, 4, 6}, 35: {1}, 53: {1, 3, 5},
+}  # fmt: skip
+_CHARGED_VALENCES = {(7, 1): {4}, (7, -1): {2}, (8, -1): {1}, (8, 1): {3}, (16, 1): {3}, (16, -1): {1}, (15, 1): {4}, (5, -1): {4}}
+_IONS = {(z, c) for z, c in [(11, 1), (19, 1), (3, 1), (12, 2), (20, 2), (30, 2), (9, -1), (17, -1), (35, -1), (53, -1)]}
+
+
+def _elements(mol: Chem.Mol) -> str | None:
+    for atom in mol.GetAtoms():
+        number, charge = atom.GetAtomicNum(), atom.GetFormalCharge()
+        if number not in _VALENCES and (number, charge) not in _IONS:
+            return f"element {atom.GetSymbol()} is outside organic chemistry"
+    return None
+
+
+def _valences(mol: Chem.Mol) -> str | None:
+    for atom in mol.GetAtoms():
+        number, charge = atom.GetAtomicNum(), atom.GetFormalCharge()
+        if (number, charge) in _IONS and atom.GetDegree() == 0:
+            continue
+        usual = _VALENCES.get(number, set()) if charge == 0 else _CHARGED_VALENCES.get((number, charge), set())
+        if atom.GetTotalValence() not in usual and not _is_isonitrile_carbon(atom):
+            return f"{atom.GetSymbol()} with charge {charge:+d} and valence {atom.GetTotalValence()}"
+    return None
+
+
+def _is_isonitrile_carbon(atom: Chem.Atom) -> bool:
+    return bool(atom.GetAtomicNum() == 6 and atom.GetFormalCharge() == -1 and atom.GetTotalNumHs() == 0 and atom.GetDegree() == 1)
+
+
+_CHARGED_MOTIFS = [
+    Chem.MolFromSmarts(smarts)
+    for smarts in (
+        "[N+](=O)[O-]",
+        "[#7+][O-]",
+        "[N]=[N+]=[N-]",
+        "[#6]=[N+]=[N-]",
+        "[C-]#[N+]",
+        "[S+,P+][O-]",
+        "[#7+;!$([#7+]~[#7,#8])]",
+        "[O-][C,S,P]=O",
+        "[O-]c",
+        "[S-][#6]",
+        "[N-](S(=O)=O)",
+        "[P+]([#6])([#6])([#6])[#6]",
+        "[S+]([#6])([#6])[#6]",
+        "[B-]",
+        "[#7]~[#7+]",
+        "[o+,s+]",
+    )
+]
+
+
+def _charges(mol: Chem.Mol) -> str | None:
+    charged = {a.GetIdx() for a in mol.GetAtoms() if a.GetFormalCharge() and a.GetDegree()}
+    if not charged:
+        return None
+    for motif in _CHARGED_MOTIFS:
+        for match in mol.GetSubstructMatches(motif, maxMatches=200):
+            charged.difference_update(match)
+    if charged:
+        atom = mol.GetAtomWithIdx(min(charged))
+        return f"{atom.GetSymbol()} with charge {atom.GetFormalCharge():+d} outside the usual charged groups"
+    return None
+
+
+def _ring_size(mol: Chem.Mol) -> str | None:
+    largest = max((len(ring) for ring in mol.GetRingInfo().AtomRings()), default=0)
+    return f"a ring of {largest} atoms, expected at most {MAX_RING}" if largest > MAX_RING else None
+
+
+def _ring_strain(mol: Chem.Mol) -> str | None:
+    info = mol.GetRingInfo()
+    small = [set(ring) for ring in info.AtomRings() if len(ring) <= 4]
+    for i, ring in enumerate(small):
+        for other in small[:i]:
+            if len(ring & other) >= 2:
+                return "two rings of three or four atoms share a bond"
+    for ring in info.BondRings():
+        if len(ring) <= 3 and any(mol.GetBondWithIdx(b).GetBondTypeAsDouble() > 1 for b in ring):
+            return "a double bond in a three-membered ring"
+        if len(ring) == 4 and sum(mol.GetBondWithIdx(b).GetBondTypeAsDouble() > 1 for b in ring) > 1:
+            return "two double bonds in a four-membered ring"
+    return None
+
+
+def _ring_unsaturation(mol: Chem.Mol) -> str | None:
+    info = mol.GetRingInfo()
+    for ring in info.BondRings():
+        doubles: dict[int, int] = {}
+        for index in ring:
+            bond = mol.GetBondWithIdx(index)
+            if bond.GetBondType() == Chem.BondType.TRIPLE and len(ring) < 8:
+                return f"a triple bond in a ring of {len(ring)}"
+            if bond.GetBondType() == Chem.BondType.DOUBLE:
+                for end in (bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()):
+                    doubles[end] = doubles.get(end, 0) + 1
+        allenic = any(count > 1 and mol.GetAtomWithIdx(atom).GetAtomicNum() in (6, 7) for atom, count in doubles.items())
+        if allenic and len(ring) < 9:
+            return f"cumulated double bonds in a ring of {len(ring)}"
+    return None
+
+
+def _bredt(mol: Chem.Mol) -> str | None:
+    rings = [set(ring) for ring in mol.GetRingInfo().AtomRings() if len(ring) <= 7]
+    shared: set[int] = set()
+    for i, ring in enumerate(rings):
+        for other in rings[:i]:
+            if len(ring & other) > 2:
+                shared |= ring & other
+    for index in shared:
+        ring_bonds = [bond for bond in mol.GetAtomWithIdx(index).GetBonds() if bond.IsInRing()]
+        if len(ring_bonds) > 2 and any(bond.GetBondType() == Chem.BondType.DOUBLE for bond in ring_bonds):
+            return "a double bond at a bridgehead (Bredt's rule)"
+    return None
+
+
+# Unstable motifs: name, what it is, SMARTS. Several SMARTS may share a name.
+_HETERO = "[$([N,O;!a;!+]),$([SX2;!a])]"
+_PLAIN_VINYL = "[CX3;!a;!$(C-[#6]=[O,N,S]);!$(C-C#N);!$(C-[N+]);!$(C-[N,O,S]=*);!$(C=O)]"
+_MOTIFS: tuple[tuple[str, str, str], ...] = (
+    ("nitrogen_chain", "a chain of four nitrogens outside an aromatic ring", "[#7;!a;!+]~[#7;!a]~[#7;!a]~[#7;!a]"),
+    ("nitrogen_chain", "three singly bonded nitrogens in a row", "[NX3;!a]-[NX3;!a]-[NX3;!a]"),
+    ("oxygen_chain", "three oxygens in a row", "[#8]~[#8]~[#8]"),
+    ("peroxide", "an O-O bond", "[OX2]-[OX2]"),
+    ("peroxide", "molecular oxygen", "[OX1]=[OX1]"),
+    ("sulfur_chain", "four sulfurs in a row", "[SX2]-[SX2]-[SX2]-[SX2]"),
+    ("heteroatom_chain", "N-O-N or O-N-O with single bonds", "[$([NX3]-[OX2]-[NX3]),$([OX2]-[NX3]-[OX2])]"),
+    ("heteroatom_chain", "O-S-O on divalent sulfur", "[SX2]([OX2])[OX2]"),
+    ("heteroatom_chain", "four N, O or S in a row with single bonds", f"{_HETERO}-{_HETERO}-{_HETERO}-{_HETERO}"),
+    ("heteroatom_halide", "a halogen on oxygen or divalent sulfur", "[OX2,SX2]-[F,Cl,Br,I]"),
+    ("heteroatom_halide", "a halogen on nitrogen that no acyl group holds", "[#7;!$(N-C=O);!$(N-S(=O)=O)]-[F,Cl,Br,I]"),
+    ("heteroatom_halide", "a halogen-halogen bond", "[F,Cl,Br,I]-[F,Cl,Br,I;X1]"),
+    ("sulfenic_acid", "S-OH on divalent sulfur", "[SX2][OX2H]"),
+    ("gem_diol", "two OH on one saturated carbon", "[CX4;!$(C-C(F)(F)F);!$(C-[CX4](Cl)(Cl)Cl)]([OX2H])[OX2H]"),
+    ("hemiacetal", "an open-chain hemiacetal", "[CX4;!R]([OX2H])[OX2H0;!R]"),
+    ("hemiacetal", "OH and S on one open-chain carbon", "[CX4;!R]([OX2H])[SX2]"),
+    ("hemiacetal", "an orthoacid", "[CX4]([OX2H])([OX2])[OX2,NX3]"),
+    ("hemiaminal", "OH and a plain amine on one saturated carbon", "[CX4]([OX2H])[NX3;!a;!$(N-C=[O,N,S]);!$(N-S(=O)=O)]"),
+    ("gem_diamine", "an NH2 and another plain amine on one saturated carbon", "[CX4]([NX3H2])[NX3;!a;!$(N-C=[O,N,S])]"),
+    ("hemiaminal", "an NH2 and an ether oxygen on one saturated carbon", "[CX4]([NX3H2])[OX2]"),
+    ("small_ring_carbonyl", "C=O or C=N on a three-membered ring", "[Cr3]=[OX1,NX2]"),
+    ("alpha_halo_heteroatom", "a halogen beside OH, SH or N-H", "[CX4]([F,Cl,Br,I])[OX2H,SX2H,$([NX3;H1,H2;!$(N-C=O)])]"),
+    ("carbonic_acid", "a free carbonic or carbamic acid", "[OX2H][CX3](=[OX1])[OX2,NX3]"),
+    ("carbonic_acid", "a haloformic acid", "[OX2H][CX3](=[OX1])[F,Cl,Br,I]"),
+    ("enol", "an enol that nothing conjugates", f"[OX2H]{_PLAIN_VINYL}={_PLAIN_VINYL}"),
+    ("enol", "a primary enamine that nothing conjugates", f"[NX3H2]{_PLAIN_VINYL}={_PLAIN_VINYL}"),
+    ("enol", "OH, SH or N-H on a triple bond", "[OX2H,SX2H,$([NX3;H1,H2])][CX2]#[CX2]"),
+    ("imidic_acid", "OH on C=N (it is the amide)", "[OX2H][CX3;!a]=[NX2]"),
+    ("nh_imine", "an open-chain N-H imine of an aldehyde", "[CX3;H1,H2;!R;!$(C-[N,O,S])]=[NX2H]"),
+    ("thioaldehyde", "a thioaldehyde", "[CX3;H1,H2;!$(C-[N,O,S])]=[SX1]"),
+    ("diazene", "N=N-H", "[NX2;!a;H1]=[NX2;!a]"),
+    ("nitroso", "a nitroso group beside a C-H (it is the oxime)", "[CX4;H1,H2,H3][NX2]=[OX1]"),
+    ("nitroso", "a nitroso group on N-H", "[NX3;H1,H2][NX2]=[OX1]"),
+    ("cumulene", "C=C=C=C", "[#6]=[#6]=[#6]=[#6]"),
+)
+
+RULES: tuple[Rule, ...] = (
+    Rule("elements", "elements of organic chemistry only, and the usual ions", _elements),
+    Rule("valence", "every atom has a usual valence for its charge", _valences),
+    Rule("charge_separation", "charges only in the usual groups (nitro, N-oxide, azide, ammonium, carboxylate, …)", _charges),
+    Rule("ring_size", f"no ring of more than {MAX_RING} atoms", _ring_size),
+    Rule("ring_strain", "no fused small rings, no cyclopropenes, no cyclobutadienes", _ring_strain),
+    Rule("ring_unsaturation", "no triple bond in a ring under 8 and no allene in a ring under 9", _ring_unsaturation),
+    Rule("bredt", "no double bond at the bridgehead of a small bicycle", _bredt),
+    *(_smarts(name, text, smarts) for name, text, smarts in _MOTIFS),
+)
+
+
+def broken_rule(mol: Chem.Mol) -> tuple[str, str] | None:
+    """Return the first rule that `mol` breaks and what breaks it, or None for a plausible molecule."""
+    for rule in RULES:
+        reason = rule.broken_by(mol)
+        if reason is not None:
+            return rule.name, reason
+    return None

@@ -1,0 +1,160 @@
+"""What a code task's payload may say, read once and strictly: a field that is wrong is a `ValueError`, never a test that passes.
+
+Defaults: ``public_tests`` and ``hidden_tests`` are empty (one of them must hold a test), a call's ``args`` and ``kwargs`` are
+empty, and ``limits`` are the sandbox's own. Other payload fields (a family's reference, say) are left alone, unless they look like
+a misspelt one of these.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import functools
+import json
+import keyword
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+FIELDS = ("entry_point", "public_tests", "hidden_tests", "limits")
+# Kind of test: fields that it must have, and may have.
+TESTS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
+    "call": (frozenset({"expected"}), frozenset({"args", "kwargs"})),
+    "io": (frozenset({"stdin", "stdout"}), frozenset()),
+    "assert": (frozenset({"source"}), frozenset()),
+}
+MAX_SHOWN = 60
+_MISSPELT = 0.85
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CodePayload:
+    """A code task's payload. `wall_s` and `memory_mb` are None where the sandbox's own limits hold."""
+
+    entry_point: str | None
+    public_tests: tuple[Mapping[str, Any], ...]
+    hidden_tests: tuple[Mapping[str, Any], ...]
+    wall_s: float | None
+    memory_mb: int | None
+
+    @staticmethod
+    def read(payload: Mapping[str, Any]) -> CodePayload:
+        """Return the payload that a task holds.
+
+        Raises:
+            ValueError: it is not a code task's payload; the message says where.
+        """
+        for name in sorted(set(payload) - set(FIELDS)):
+            if close := difflib.get_close_matches(str(name), FIELDS, n=1, cutoff=_MISSPELT):
+                raise ValueError(f"code payload: unknown field {name!r}; did you mean {close[0]!r}?")
+        if "entry_point" not in payload:
+            raise ValueError("code payload: entry_point is missing, expected a function's name, or null for a program")
+        entry_point = payload["entry_point"]
+        if entry_point is not None and not _is_name(entry_point):
+            raise ValueError(f"code payload: entry_point is {_show(entry_point)}, expected a function's name, or null for a program")
+        public, hidden = (_read_tests(payload, name, entry_point) for name in ("public_tests", "hidden_tests"))
+        if not public and not hidden:
+            raise ValueError("code payload: it has no tests at all; expected some in hidden_tests, public_tests or both")
+        wall_s, memory_mb = _read_limits(payload.get("limits"))
+        return CodePayload(entry_point=entry_point, public_tests=public, hidden_tests=hidden, wall_s=wall_s, memory_mb=memory_mb)
+
+
+def _read_tests(payload: Mapping[str, Any], field: str, entry_point: str | None) -> tuple[Mapping[str, Any], ...]:
+    tests = payload.get(field)
+    if tests is None:
+        return ()
+    if not isinstance(tests, list | tuple):
+        raise ValueError(f"code payload: {field} is {_show(tests)}, expected a list of tests")
+    return tuple(_read_test(test, f"{field}[{at}]", entry_point) for at, test in enumerate(tests))
+
+
+def _read_test(test: Any, where: str, entry_point: str | None) -> Mapping[str, Any]:
+    if not isinstance(test, Mapping):
+        raise ValueError(f"code payload: {where} is {_show(test)}, expected an object with a kind")
+    kind = test.get("kind")
+    if not isinstance(kind, str) or kind not in TESTS:
+        raise ValueError(f"code payload: {where} has the kind {_show(kind)}, expected one of {', '.join(TESTS)}")
+    required, optional = TESTS[kind]
+    if missing := sorted(required - set(test)):
+        raise ValueError(f"code payload: {where}, {_a(kind)} test, lacks {missing[0]!r}")
+    if unknown := sorted(set(test) - required - optional - {"kind"}, key=str):
+        raise ValueError(f"code payload: {where}, {_a(kind)} test, has no field {unknown[0]!r}; it has {sorted(required | optional)}")
+    return _CHECKS[kind](test, where, entry_point)
+
+
+def _read_call(test: Mapping[str, Any], where: str, entry_point: str | None) -> Mapping[str, Any]:
+    if entry_point is None:
+        raise ValueError(f"code payload: {where} is a call test, and entry_point is null; name the function that it calls")
+    args, kwargs = test.get("args", []), test.get("kwargs", {})
+    if not isinstance(args, list | tuple):
+        raise ValueError(f"code payload: {where}.args is {_show(args)}, expected a list")
+    if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
+        raise ValueError(f"code payload: {where}.kwargs is {_show(kwargs)}, expected an object")
+    try:
+        json.dumps([list(args), dict(kwargs)])
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"code payload: the arguments of {where} are not plain JSON data: {error}") from None
+    return {"kind": "call", "args": list(args), "kwargs": dict(kwargs), "expected": test["expected"]}
+
+
+def _read_io(test: Mapping[str, Any], where: str, entry_point: str | None) -> Mapping[str, Any]:
+    for name in ("stdin", "stdout"):
+        if not isinstance(test[name], str):
+            raise ValueError(f"code payload: {where}.{name} is {_show(test[name])}, expected a string")
+    return test
+
+
+def _read_assert(test: Mapping[str, Any], where: str, entry_point: str | None) -> Mapping[str, Any]:
+    source = test["source"]
+    if not isinstance(source, str) or not source.strip():
+        raise ValueError(f"code payload: {where}.source is {_show(source)}, expected Python source")
+    if problem := _objection(source):
+        raise ValueError(f"code payload: {where}.source is not Python: {problem}")
+    return test
+
+
+_CHECKS = {"call": _read_call, "io": _read_io, "assert": _read_assert}
+
+
+@functools.lru_cache(maxsize=4096)
+def _objection(source: str) -> str:
+    """Return why a test's source does not parse, or nothing. An answer must not be blamed for it."""
+    try:
+        ast.parse(source)
+    except SyntaxError as error:
+        return f"{error.msg} (line {error.lineno})"
+    except (ValueError, RecursionError, MemoryError) as error:
+        return str(error) or type(error).__name__
+    return ""
+
+
+def _read_limits(limits: Any) -> tuple[float | None, int | None]:
+    if limits is None:
+        return None, None
+    if not isinstance(limits, Mapping):
+        raise ValueError(f"code payload: limits is {_show(limits)}, expected an object with wall_s, memory_mb or both")
+    if unknown := sorted(set(limits) - {"wall_s", "memory_mb"}, key=str):
+        raise ValueError(f"code payload: limits has no field {unknown[0]!r}; it has wall_s and memory_mb")
+    wall_s, memory_mb = limits.get("wall_s"), limits.get("memory_mb")
+    if wall_s is not None and (not isinstance(wall_s, int | float) or isinstance(wall_s, bool) or not 0 < wall_s < math.inf):
+        raise ValueError(f"code payload: limits.wall_s is {_show(wall_s)}, expected seconds above 0")
+    if memory_mb is not None and (not isinstance(memory_mb, int) or isinstance(memory_mb, bool) or memory_mb <= 0):
+        raise ValueError(f"code payload: limits.memory_mb is {_show(memory_mb)}, expected a whole number of MiB above 0")
+    return wall_s, memory_mb
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and value.isidentifier() and not keyword.iskeyword(value)
+
+
+def _a(kind: str) -> str:
+    return f"{'a' if kind == 'call' else 'an'} {kind}"
+
+
+def _show(value: object) -> str:
+    """Return a short text of a wrong value; a list or an object is named only, since it may hold what a hidden test expects."""
+    if isinstance(value, list | tuple | Mapping):
+        return "a list" if isinstance(value, list | tuple) else "an object"
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"
