@@ -219,8 +219,10 @@ def test_nothing_survives_when_the_process_that_holds_the_pool_is_killed() -> No
         while len(pool._idle) < pool.capacity:
             time.sleep(0.01)
         pids = [worker.pid for worker in pool._idle]
-        threading.Thread(target=run_program, args=(pool, "while True: pass", "", Limits(cpu_s=60, wall_s=60))).start()
+        job = threading.Thread(target=run_program, args=(pool, "while True: pass", "", Limits(cpu_s=60, wall_s=60)))
+        job.start()
         print(*pids, flush=True)
+        job.join()  # a main thread that ends takes the pool's own thread, and so the sandboxes, with it
         """
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     holder = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, env=env)
