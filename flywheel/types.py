@@ -236,12 +236,16 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
-    """What one optimiser step trains on, and the token counts that normalise its two loss parts."""
+    """What one optimiser step trains on, and the token counts that normalise its two loss parts.
+
+    `journal_seq` is the number of the journal's record of it, 0 before it is journalled; a checkpoint keeps it.
+    """
 
     step: int
     rows: tuple[Row, ...]
     num_grpo_tokens: int
     num_ce_tokens: int
+    journal_seq: int = field(default=0, compare=False)
 
     @staticmethod
     def create(step: int, rows: tuple[Row, ...]) -> Batch:

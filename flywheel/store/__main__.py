@@ -1,0 +1,42 @@
+"""``python -m flywheel.store RUN ["SELECT …"]``: ask a run's experience store in SQL; without a question, list the views."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import duckdb
+
+from flywheel.errors import StoreError
+from flywheel.store.sql import VIEWS, ask
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m flywheel.store", description="Ask a run's experience store in SQL (DuckDB).")
+    parser.add_argument("run", type=Path, help="the run's folder")
+    parser.add_argument("sql", nargs="?", help="a question to the views; without one they are listed")
+    parser.add_argument("--csv", action="store_true", help="print CSV instead of a table")
+    args = parser.parse_args(argv)
+    if args.sql is None:
+        print("\n".join(f"{name:<14}{about}" for name, (about, _) in VIEWS.items()))
+        return 0
+    try:
+        with ask(args.run) as db:
+            found = db.sql(args.sql)
+            if found is None:
+                return 0
+            if args.csv:
+                found.write_csv("/dev/stdout")
+            else:
+                found.show(max_width=200, max_rows=1000)
+    except (StoreError, duckdb.Error) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
