@@ -26,7 +26,10 @@ class RunConfig(Section):
     steps: int = Field(100, ge=1, description="GRPO optimiser steps.")
     checkpoint_every: int = Field(10, ge=1, description="Steps between complete checkpoints.")
     keep_checkpoints: int = Field(2, ge=1)
-    deterministic: bool = Field(False, description="Give every completion a seed of its own (slower with vLLM).")
+    deterministic: bool = Field(
+        False,
+        description="Give every completion a seed of its own, and (transformers) a forward pass of its own; slower.",
+    )
     cache_dir: Path = Field(Path("~/.cache/flywheel"), description="Tiny models and cold starts are kept here.")
 
 
@@ -106,7 +109,13 @@ class RolloutConfig(Section):
     top_k: int = Field(0, ge=0)
     env_threads: int = Field(16, ge=1, description="Environment steps and verdicts at once.")
     step_deadline_s: float = Field(60.0, gt=0, description="Longest environment step before the attempt is an infra_error.")
-    max_retries: int = Field(2, ge=0, description="Fresh attempts after an infra_error.")
+    max_retries: int = Field(2, ge=0, description="Fresh attempts after an infra_error, and further calls of a broken engine.")
+    max_staleness: int = Field(
+        1,
+        ge=0,
+        description="Steps whose rollouts may run ahead while the trainer steps, so the most steps that a token's policy may be behind "
+        "the one that it trains (bounded staleness, arXiv:2505.24298). 0 is exactly synchronous.",
+    )
 
 
 class FamilyConfig(Section):
@@ -150,6 +159,13 @@ class SandboxConfig(Section):
     memory_mb: int = Field(512, ge=64)
     cpu_s: float = Field(10.0, gt=0)
     wall_s: float = Field(30.0, gt=0)
+
+
+class StoreConfig(Section):
+    """``[store]``: the experience store."""
+
+    shard_mb: int = Field(64, ge=1, description="Settled records of this size, before compression, become a Parquet shard at a checkpoint.")
+    max_gb: float = Field(0.0, ge=0, description="Size of all shards above which the oldest attempts' are dropped; 0: no limit.")
 
 
 class TrainerConfig(Section):
@@ -207,6 +223,7 @@ class Recipe(Section):
     environments: dict[str, EnvironmentConfig] = Field(min_length=1)
     tasks: TasksConfig = TasksConfig()
     sandbox: SandboxConfig = SandboxConfig()
+    store: StoreConfig = StoreConfig()
     trainer: TrainerConfig = TrainerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     monitor: MonitorConfig = MonitorConfig()
@@ -215,6 +232,11 @@ class Recipe(Section):
     def _consistent(self) -> Recipe:
         if self.rollout.max_tokens_per_turn > self.rollout.max_tokens_per_episode:
             raise ValueError("rollout.max_tokens_per_turn is larger than rollout.max_tokens_per_episode")
+        if self.run.deterministic and self.rollout.max_staleness > 0:
+            raise ValueError(
+                f"run.deterministic is true but rollout.max_staleness is {self.rollout.max_staleness}: which weights an attempt "
+                "meets then depends on timing; set rollout.max_staleness = 0"
+            )
         if not any(env.weight > 0 for env in self.environments.values()):
             raise ValueError("environments: at least one needs a weight above 0")
         if self.engine.weight_sync == "lora" and self.policy.lora.rank == 0:

@@ -2,19 +2,43 @@
 
 recipe.toml   the resolved recipe          metrics.jsonl, tables/   every figure
 journal.sqlite   everything that happened  checkpoints/step-N/      complete ones hold a COMPLETE marker
-weights/   what the engine serves          logs/   the engine's output
+store/     sealed shards of the journal    weights/   what the engine serves          logs/   the engine's output
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from flywheel.config import Recipe
-from flywheel.errors import ConfigError
+from flywheel.errors import ConfigError, StoreError
 from flywheel.recipe import load_recipe, to_toml
+
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+# What libraries say that write files without Python: safetensors, then torch.
+_DISK_MESSAGES = ("No space left on device", "Read-only file system", "Disk quota exceeded", "file write failed")
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a full or read-only disk, however a library reports it, into a clear error.
+
+    Raises:
+        StoreError: the disk refused.
+    """
+    try:
+        yield
+    except Exception as error:
+        refused = isinstance(error, OSError) and error.errno in _DISK_ERRORS
+        if isinstance(error, StoreError) or not (refused or any(said in str(error) for said in _DISK_MESSAGES)):
+            raise
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+        where = error.filename if isinstance(error, OSError) and error.filename else path
+        raise StoreError(f"{where}: can't be written: {why}; is the disk full, or the folder read-only?") from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

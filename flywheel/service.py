@@ -1,41 +1,39 @@
 """The experience service: task source, rollouts, verdicts, routing, and the journal's only writer.
 
 It lives in the supervisor's process and answers the trainer's rank 0 (`flywheel.contracts.ExperienceLink`). A batch is
-journalled before it is handed out. On resume, the batches journalled after the checkpoint are handed out as recorded.
+journalled before it is handed out (`flywheel.batches`). On resume, the batches journalled after the checkpoint are handed out as
+recorded. With ``rollout.max_staleness`` above 0, the next steps' rollouts begin when a batch is handed out.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
+import concurrent.futures
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
 
 from flywheel.background import BackgroundLoop
+from flywheel.batches import BatchMaker, MadeBatch
 from flywheel.config import Recipe
 from flywheel.contracts import Knob, Monitor, ProbeSample, Sampling, StepReport, WeightUpdate
+from flywheel.errors import StoreError
 from flywheel.evaluation import Evaluation, evaluate
 from flywheel.monitor import figures
 from flywheel.monitor.progress import Progress
 from flywheel.monitor.samples import sample_table
+from flywheel.rollout.asking import AskedEngine
 from flywheel.rollout.groups import Traffic
 from flywheel.rollout.stage import Stage
-from flywheel.router import route
 from flywheel.serving import Serving
 from flywheel.store.journal import Journal
 from flywheel.tasks.source import TaskSource
-from flywheel.types import Batch, Group, derive_seed
+from flywheel.trainer.checkpoints import CheckpointNote, checkpoint_step, complete_checkpoints
+from flywheel.types import Batch, Group
 
 PROBE_PROMPTS = 16
 PROBE_TOKENS = 16
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Collected:
-    """A step's groups, kept until the step is committed; none where the batch came from the journal."""
-
-    groups: list[Group]
-    rollout_s: float | None
+_MIB, _GB = 2**20, 10**9
 
 
 class ExperienceService:
@@ -45,6 +43,7 @@ class ExperienceService:
         self,
         recipe: Recipe,
         *,
+        run_dir: Path,
         journal: Journal,
         source: TaskSource,
         stage: Stage,
@@ -55,32 +54,43 @@ class ExperienceService:
         attempt: int,
     ) -> None:
         self._recipe = recipe
+        self._run_dir = run_dir
         self._journal = journal
         self._source = source
-        self._engine = serving.engine
         self._monitor = monitor
         self._progress = progress
         self._background = background
         self._attempt = attempt
-        # A deterministic run samples the same again after a crash; any other one must not reuse the ids of what it lost.
-        self._drawn_by = f"{recipe.run.seed}" if recipe.run.deterministic else f"{recipe.run.seed}/{attempt}"
-        self._collected: dict[int, _Collected] = {}
-        self._traffic = Traffic(changed=self._show_traffic)
-        self._probe_prompts: list[tuple[int, ...]] = []
         self._chat = serving.chat
-        self._collector = serving.collector(recipe, stage, self._traffic)
+        self._traffic = Traffic(changed=self._show_traffic)
+        self._engine = AskedEngine(serving.engine, max_retries=recipe.rollout.max_retries)
+        self._collector = dataclasses.replace(serving.collector(recipe, stage, self._traffic), engine=self._engine)
+        self._maker = BatchMaker(recipe, journal, source, self._collector)
+        self._making: dict[int, concurrent.futures.Future[MadeBatch]] = {}
+        self._made: dict[int, MadeBatch] = {}  # kept until the step is committed
+        self._probe_prompts: list[tuple[int, ...]] = []
+        self._clock = figures.StepClock()
 
     # ------------------------------------------------------------ the trainer's side (ExperienceLink)
 
     def next_batch(self, step: int) -> Batch:
         """Return the batch of a step: as recorded where the journal has it, else from fresh rollouts."""
-        if step == 1:
-            self.evaluate(0)
+        self._evaluate_if_due(step - 1)
+        self._clock.begin_step(self._engine.busy_s)
         if (recorded := self._journal.batch(step)) is not None:
             self._progress.line(f"step {step}: training on the batch that the journal holds")
-            return recorded
-        self._progress.stage("rollout")
-        return self._background.call(self._fresh_batch(step))
+            made = MadeBatch(batch=recorded, groups=self._journal.groups(step))
+        else:
+            self._progress.stage("rollout")
+            self._begin(step)
+            with self._clock.waiting():
+                made = self._background.wait(self._making.pop(step))
+            self._show(step, made.groups)
+        self._made[step] = made
+        for ahead in range(step + 1, step + 1 + self._recipe.rollout.max_staleness):
+            if ahead <= self._recipe.run.steps and self._journal.batch(ahead) is None:
+                self._begin(ahead)
+        return made.batch
 
     def publish(self, update: WeightUpdate) -> None:
         """Make the engine serve new weights."""
@@ -92,22 +102,52 @@ class ExperienceService:
         return self._background.call(self._probe())
 
     def step_committed(self, report: StepReport) -> None:
-        """Journal the step, log its figures, and evaluate where the recipe asks for it."""
-        collected = self._collected.pop(report.step, _Collected(groups=[], rollout_s=None))
-        timings = figures.Timings(rollout_s=collected.rollout_s)
-        metrics = figures.step_figures(collected.groups, self._knobs(), timings, report.metrics)
-        self._journal.append("step", [(f"{self._attempt}.{report.step}", report)], step=report.step)
+        """Journal the step and log its figures; at a checkpoint, let what is settled move to the store's shards."""
+        made = self._made.pop(report.step, None)
+        timings = figures.Timings()
+        groups: Sequence[Group] = []
+        own: dict[str, float] = {}
+        if made is not None:
+            groups, timings = made.groups, figures.Timings(rollout_s=made.rollout_s, journal_s=made.journal_s)
+            own = figures.overlap_figures(report.step, groups, self._clock.shares(self._engine.busy_s))
+            own |= {} if made.rollout_s is None else {"faults/retried_attempts": float(made.num_retried)}
+        metrics = figures.step_figures(groups, self._knobs(), timings, report.metrics) | own
+        self._journal.append("step", [(report.policy_version, report)], step=report.step)
         self._monitor.log(report.step, metrics)
         self._progress.update(step=report.step)
-        every = self._recipe.evaluation.every
-        if every and report.step % every == 0 and report.step < self._recipe.run.steps:
-            self.evaluate(report.step)
+        if report.checkpoint is not None:
+            self._settle(report.step, min_bytes=self._recipe.store.shard_mb * _MIB)
 
     def should_stop(self) -> bool:
         """Whether Ctrl-C or SIGTERM came."""
         return self._background.stop_requested.is_set()
 
     # ------------------------------------------------------------ the supervisor's side
+
+    def resume_from(self, note: CheckpointNote) -> None:
+        """Make journal and checkpoint agree: report the checkpoint's step where a kill came between the two.
+
+        Raises:
+            StoreError: the journal ends before the checkpoint, so it is not this run's or an old copy of it.
+        """
+        if note.journal_seq > self._journal.last_seq:
+            raise StoreError(
+                f"{self._journal.path}: the checkpoint of step {note.step} was trained on its record {note.journal_seq}, but it ends at "
+                f"{self._journal.last_seq}; put the journal back that belongs to the checkpoints, or start the run anew"
+            )
+        if self._journal.get("step", note.policy_version) is None:
+            self._made[note.step] = MadeBatch(batch=Batch.create(note.step, ()), groups=self._journal.groups(note.step))
+            self.step_committed(StepReport(step=note.step, policy_version=note.policy_version, metrics=note.metrics))
+
+    def finish(self) -> None:
+        """Evaluate what was trained and seal what the journal holds."""
+        self.evaluate(self._recipe.run.steps)
+        self._settle(self._recipe.run.steps, min_bytes=0)
+
+    def close(self) -> None:
+        """Give up rollouts that run ahead; their finished groups are journalled."""
+        for future in self._making.values():
+            future.cancel()
 
     def evaluate(self, step: int) -> Evaluation:
         """Evaluate the served policy on the held-out tasks; journalled, and read back where it already happened."""
@@ -136,28 +176,27 @@ class ExperienceService:
         self._progress.line(f"held-out pass@1 after step {evaluation.step}: {shown}")
         return evaluation
 
-    async def _fresh_batch(self, step: int) -> Batch:
-        rollout = self._recipe.rollout
-        first = (step - 1) * rollout.groups_per_step
-        tasks = [self._source.train(first + i) for i in range(rollout.groups_per_step)]
-        started = time.monotonic()
-        self._traffic.restart()
-        groups = await self._collector.collect(tasks, rollout.group_size, name=f"{self._drawn_by}/{step}")
-        rollout_s = time.monotonic() - started
-        experiences = [e for group in groups for e in group.experiences]
-        trainer = self._recipe.trainer
-        shuffle_seed = derive_seed(self._recipe.run.seed, "shuffle", step) if trainer.shuffle_advantages else None
-        routed = route(groups, scale=trainer.scale_rewards, shuffle_seed=shuffle_seed)
-        batch = Batch.create(step, routed.rows)
-        self._journal.append_experiences(experiences, step=step)
-        self._journal.append("route", [(r.experience_id, r) for r in routed.routes], step=step)
-        self._journal.append_batch(batch)
-        self._collected[step] = _Collected(groups=groups, rollout_s=rollout_s)
-        every = self._recipe.monitor.table_every
-        if step == 1 or step % every == 0:
+    def _begin(self, step: int) -> None:
+        if step not in self._making:
+            self._traffic.restart()
+            self._making[step] = self._background.submit(self._maker.make(step))
+
+    def _evaluate_if_due(self, step: int) -> None:
+        every = self._recipe.evaluation.every
+        if step == 0 or (every and step % every == 0):
+            self.evaluate(step)
+
+    def _show(self, step: int, groups: Sequence[Group]) -> None:
+        if step == 1 or step % self._recipe.monitor.table_every == 0:
             self._show_samples(step, "samples", groups)
-        self._probe_prompts = [e.trajectory.turns[0].prompt_ids for e in experiences if e.trajectory.turns][:: rollout.group_size]
-        return batch
+        attempts = [e for group in groups for e in group.experiences]
+        self._probe_prompts = [e.trajectory.turns[0].prompt_ids for e in attempts if e.trajectory.turns][:: self._recipe.rollout.group_size]
+
+    def _settle(self, step: int, *, min_bytes: int) -> None:
+        self._journal.compact(up_to_step=step, min_bytes=min_bytes)
+        if max_gb := self._recipe.store.max_gb:
+            oldest = min((checkpoint_step(path) for path in complete_checkpoints(self._run_dir)), default=0)
+            self._journal.drop_oldest(max_bytes=int(max_gb * _GB), before_step=oldest)
 
     async def _probe(self) -> list[ProbeSample]:
         prompts = self._probe_prompts or [self._chat.render_task(self._source.train(i).prompt, []) for i in range(PROBE_PROMPTS)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from pathlib import Path
 
 from flywheel import sandbox
 from flywheel.background import BackgroundLoop
@@ -18,7 +19,7 @@ from flywheel.service import ExperienceService
 from flywheel.serving import Serving, weight_sync
 from flywheel.store.journal import Journal
 from flywheel.tasks.source import TaskSource
-from flywheel.trainer.checkpoints import latest_checkpoint
+from flywheel.trainer.checkpoints import latest_checkpoint, read_note
 from flywheel.trainer.launch import train_in_processes
 from flywheel.trainer.loop import train
 
@@ -47,8 +48,9 @@ class Run:
         with ExitStack() as stack:
             journal = Journal(path)
             stack.callback(journal.close)
-            attempt = journal.count("attempt") + 1
-            journal.append("attempt", [(str(attempt), {"recipe": recipe.model_dump(mode="json")})], step=0)
+            checkpoint = latest_checkpoint(path)
+            note = read_note(checkpoint) if checkpoint is not None else None
+            attempt = journal.begin_attempt({"recipe": recipe.model_dump(mode="json")}, after_step=note.step if note else 0)
             progress = stack.enter_context(Progress(recipe.run.name, recipe.run.steps))
             monitor = create_monitor(recipe, path, resume=attempt > 1)
             stack.callback(monitor.close)
@@ -71,6 +73,7 @@ class Run:
             self._background.wait(serving.starting)
             service = ExperienceService(
                 recipe,
+                run_dir=path,
                 journal=journal,
                 source=source,
                 stage=stage,
@@ -80,13 +83,15 @@ class Run:
                 background=self._background,
                 attempt=attempt,
             )
-            self._train(service, model, serving.weight_sync, attempt)
-            service.evaluate(recipe.run.steps)
+            stack.callback(service.close)
+            if note is not None:
+                service.resume_from(note)
+            self._train(service, model, serving.weight_sync, attempt, checkpoint)
+            service.finish()
             write_summary(path, monitor, confidence=recipe.evaluation.confidence)
 
-    def _train(self, service: ExperienceService, model: str, sync: WeightSync, attempt: int) -> None:
+    def _train(self, service: ExperienceService, model: str, sync: WeightSync, attempt: int, checkpoint: Path | None) -> None:
         """Train in this process, or in ranks of their own where the recipe asks for several."""
-        checkpoint = latest_checkpoint(self._folder.path)
         begin = train_in_processes if self._recipe.trainer.num_processes > 1 else train
         begin(self._recipe, self._folder.path, service, model, attempt=str(attempt), resume=checkpoint, weight_sync=sync)
         if service.should_stop():

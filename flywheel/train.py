@@ -19,7 +19,7 @@ from flywheel import preflight, registry
 from flywheel.background import BackgroundLoop
 from flywheel.errors import ConfigError, FlywheelError, RunStopped
 from flywheel.recipe import load_recipe, shipped_recipes, split_overrides, to_toml
-from flywheel.run_folder import RunFolder
+from flywheel.run_folder import RunFolder, writing
 
 _KINDS: tuple[tuple[registry.Kind, str], ...] = (("envs", "environments"), ("verifiers", "verifiers"), ("inference", "engines"))
 
@@ -78,7 +78,8 @@ def _guarded(folder: RunFolder) -> int:
     background = BackgroundLoop()
     with _signals(background) as received:
         try:
-            Run(folder, background).run()
+            with writing(folder.path):
+                Run(folder, background).run()
         except RunStopped:
             print(f"stopped; go on with: {again}", file=sys.stderr)
             return 128 + (received[0] if received else signal.SIGINT)

@@ -28,6 +28,7 @@ SMALL: dict[str, object] = {
     "rollout.groups_per_step": 2,
     "rollout.group_size": 4,
     "rollout.env_threads": 4,
+    "rollout.max_staleness": 0,
     "evaluation.tasks_per_environment": 4,
     "monitor.wandb": "disabled",
     "sandbox.workers": 1,

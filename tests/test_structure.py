@@ -36,7 +36,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "rollout verify",
         "hindsight router serving",
         "trainer",
-        "recipe_names prepare evaluation service",
+        "recipe_names prepare evaluation batches service",
         "preflight",
         "supervisor",
         "train eval export view",
@@ -47,7 +47,7 @@ BESIDE = {
     "envs": {"verifiers"},
     "verifiers": {"envs"},
     "tasks": {"judge"},
-    "service": {"evaluation"},
+    "service": {"batches", "evaluation"},
 }
 # The only files that may import a heavy library, at module level or anywhere inside.
 ONLY_IN = {

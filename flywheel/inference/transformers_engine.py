@@ -2,7 +2,7 @@
 
 Requests that wait are sampled together as one left-padded batch with a KV cache; requests that come meanwhile make the next
 batch. A completion's randomness is its own generator's, so a seeded request gives the same tokens in any batch, as far as
-float32 sums allow. Weights are swapped between batches.
+float32 sums allow; with ``run.deterministic`` each is sampled alone, which gives the same bits. Weights are swapped between batches.
 """
 
 from __future__ import annotations
@@ -162,7 +162,8 @@ class TransformersEngine:
                         del messages[0]
                     else:
                         batch = [m for m in itertools.takewhile(lambda m: isinstance(m, _Request), messages) if isinstance(m, _Request)]
-                        batch = batch[: self._recipe.engine.max_concurrency]
+                        # Sums in float32 depend on the batch's shape, and which requests meet in one depends on timing.
+                        batch = batch[: 1 if self._recipe.run.deterministic else self._recipe.engine.max_concurrency]
                         self._sample(batch)
                         del messages[: len(batch)]
         except Exception as error:  # noqa: BLE001  (the thread's one boundary: whatever broke must reach those who wait)

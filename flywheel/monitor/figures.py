@@ -6,8 +6,10 @@ Pure functions. A figure that has nothing to be computed from is absent, never 0
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import fmean
 from typing import get_args
@@ -39,10 +41,16 @@ FIGURES: Mapping[str, str] = {
     "tokens_per_s/rollout": "tokens/rollout per second of time/rollout_s",
     "tokens_per_s/train": "tokens/train per second of time/train_s",
     "time/rollout_s": "wall time of the step's rollouts, verdicts included",
+    "time/journal_s": "time spent writing the step's records, most of it while rollouts go on",
     "time/verify_s": "time inside verifiers, summed over attempts that may have been judged at once",
     "time/train_s": "wall time of the optimiser step",
     "time/sync_s": "wall time until the engine served the new weights",
     "time/probe_s": "wall time of the served-against-trainer probe",
+    "idle/trainer": "share of the step's wall time in which the trainer waited for its batch",
+    "idle/engine": "share of the step's wall time in which no completion was being asked of the engine",
+    "staleness/mean": "mean number of steps that the policy of a sampled token was behind the one that trained on it",
+    "staleness/max": "the most of it; at most rollout.max_staleness",
+    "faults/retried_attempts": "attempts that were begun again after an infra_error",
     "heldout/ENV": "held-out pass@1 of an environment",
     "heldout/ENV/FAMILY": "held-out pass@1 of a family",
     "policy/entropy": "mean entropy of the policy at trained tokens, in nats (from the trainer)",
@@ -72,6 +80,7 @@ class Timings:
     """What the clocks and the batch say of a step; None where it was not measured."""
 
     rollout_s: float | None = None
+    journal_s: float | None = None
     train_s: float | None = None
     sync_s: float | None = None
     num_train_tokens: int | None = None
@@ -89,6 +98,60 @@ def step_figures(
         trainer: The trainer's metrics.
     """
     return {**trainer_figures(trainer or {}), **group_figures(groups), **solved_figures(groups, knobs), **time_figures(groups, timings)}
+
+
+class StepClock:
+    """Measures, from one `begin_step` to the next report, who waited for whom.
+
+    Args:
+        clock: Seconds that only go forward.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._begun: float | None = None
+        self._busy_s = 0.0
+        self._waited_s = 0.0
+
+    def begin_step(self, engine_busy_s: float) -> None:
+        """Begin a step; `engine_busy_s` is how long the engine has been busy so far."""
+        self._begun, self._busy_s, self._waited_s = self._clock(), engine_busy_s, 0.0
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the block as the trainer's waiting."""
+        started = self._clock()
+        try:
+            yield
+        finally:
+            self._waited_s += self._clock() - started
+
+    def shares(self, engine_busy_s: float) -> dict[str, float]:
+        """Return the idle shares since the step began."""
+        wall_s = 0.0 if self._begun is None else self._clock() - self._begun
+        if wall_s <= 0:
+            return {}
+        engine = 1 - (engine_busy_s - self._busy_s) / wall_s
+        return {"idle/trainer": self._waited_s / wall_s, "idle/engine": min(1.0, max(0.0, engine))}
+
+
+def overlap_figures(step: int, groups: Sequence[Group], idle: Mapping[str, float]) -> dict[str, float]:
+    """Return the idle shares and how far behind the step's policy its tokens were sampled.
+
+    The policy that step k trains is version k - 1, whichever attempt of the run made it.
+    """
+    behind = [
+        (step - 1 - int(turn.policy_version.rpartition(".")[2]), len(turn.completion_ids))
+        for group in groups
+        for experience in group.experiences
+        for turn in experience.trajectory.turns
+        if turn.policy_version.rpartition(".")[2].isdigit()
+    ]
+    num_tokens = sum(count for _, count in behind)
+    if not num_tokens:
+        return dict(idle)
+    mean = sum(steps * count for steps, count in behind) / num_tokens
+    return {**idle, "staleness/mean": mean, "staleness/max": float(max(steps for steps, _ in behind))}
 
 
 def group_figures(groups: Sequence[Group]) -> dict[str, float]:
@@ -133,6 +196,7 @@ def time_figures(groups: Sequence[Group], timings: Timings) -> dict[str, float]:
     measured = {
         "tokens/rollout": sampled,
         "tokens/train": timings.num_train_tokens,
+        "time/journal_s": "time spent writing the step's records, most of it while rollouts go on",
         "time/verify_s": sum(e.verdict.duration_s for e in attempts),
         **{f"time/{f.name}": getattr(timings, f.name) for f in dataclasses.fields(timings) if f.name.endswith("_s")},
         "tokens_per_s/rollout": _rate(sampled, timings.rollout_s),

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from flywheel.contracts import Engine, Sampling
 from flywheel.errors import InfraError
 from flywheel.inference.chat import ChatFormat
 from flywheel.judge import judge
+from flywheel.rollout.asking import backoff_s
 from flywheel.rollout.episode import Limits, run_episode
 from flywheel.rollout.stage import Stage
 from flywheel.types import Experience, Group, Outcome, Task, Trajectory, Verdict, content_id, derive_seed
@@ -26,13 +28,14 @@ class Traffic:
     attempts: int = 0
     solved: int = 0
     tokens: int = 0
+    retried: int = 0
     verify_s: float = 0.0
     started: float = field(default_factory=time.monotonic)
     changed: Callable[[], None] = field(default=lambda: None)
 
     def restart(self) -> None:
         """Begin to count anew."""
-        self.attempts = self.solved = self.tokens = 0
+        self.attempts = self.solved = self.tokens = self.retried = 0
         self.verify_s = 0.0
         self.started = time.monotonic()
 
@@ -40,6 +43,18 @@ class Traffic:
     def tokens_per_s(self) -> float:
         """Sampled tokens per second since `restart`."""
         return self.tokens / max(1e-6, time.monotonic() - self.started)
+
+
+class Ledger(Protocol):
+    """Where whole groups are written down as they are finished, so that what was paid for once is not collected again."""
+
+    def known(self, group_id: str) -> Group | None:
+        """Return the group where it was written down before."""
+        ...
+
+    def write(self, group: Group) -> Awaitable[None]:
+        """Write a finished group down."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,15 +70,31 @@ class Collector:
     places: asyncio.Semaphore
     traffic: Traffic
 
-    async def collect(self, tasks: Sequence[Task], group_size: int, *, name: str) -> list[Group]:
-        """Return one group a task, in order. `name` makes ids and seeds unique to the batch (run, attempt and step)."""
+    async def collect(self, tasks: Sequence[Task], group_size: int, *, name: str, ledger: Ledger | None = None) -> list[Group]:
+        """Return one group a task, in order.
+
+        Args:
+            tasks: What to attempt.
+            group_size: Attempts a task.
+            name: Makes ids and seeds unique to the batch (run and step).
+            ledger: Knows groups that were finished already, and writes down the others.
+        """
         self.traffic.waiting += len(tasks) * group_size
         async with asyncio.TaskGroup() as running:
-            made = [running.create_task(self._group(task, group_size, f"{name}/{i}")) for i, task in enumerate(tasks)]
+            made = [running.create_task(self._group(task, group_size, f"{name}/{i}", ledger)) for i, task in enumerate(tasks)]
         return [group.result() for group in made]
 
-    async def _group(self, task: Task, size: int, name: str) -> Group:
+    async def _group(self, task: Task, size: int, name: str, ledger: Ledger | None) -> Group:
         group_id = content_id("group", name, task.id)
+        if ledger is not None and (known := ledger.known(group_id)) is not None:
+            self.traffic.waiting -= size
+            return known
+        group = await self._fresh_group(task, size, group_id)
+        if ledger is not None:
+            await ledger.write(group)
+        return group
+
+    async def _fresh_group(self, task: Task, size: int, group_id: str) -> Group:
         async with asyncio.TaskGroup() as running:
             made = [running.create_task(self._attempt(task, group_id, sibling)) for sibling in range(size)]
         return Group(id=group_id, task=task, experiences=tuple(attempt.result() for attempt in made))
@@ -84,6 +115,9 @@ class Collector:
 
     async def _tried(self, task: Task, seed: int) -> tuple[Trajectory, Verdict]:
         for attempt in range(self.max_retries + 1):
+            if attempt:
+                self.traffic.retried += 1
+                await asyncio.sleep(backoff_s(attempt - 1))
             try:
                 trajectory = await run_episode(
                     task,

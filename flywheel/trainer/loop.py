@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from flywheel.config import Recipe
 from flywheel.contracts import ExperienceLink, StepReport, WeightSync
 from flywheel.errors import FlywheelError, RunStopped
 from flywheel.trainer.arguments import grpo_config, loss_settings
-from flywheel.trainer.checkpoints import checkpoint_step, commit_checkpoint
+from flywheel.trainer.checkpoints import CheckpointNote, checkpoint_step, commit_checkpoint
 from flywheel.trainer.grpo import FlywheelGRPOTrainer
 from flywheel.trainer.policy import load_policy, load_tokenizer, lora_config, resolve_device, serving_dtype, training_dtype
 from flywheel.trainer.sync import WeightPublisher, on_rank0
@@ -68,6 +69,8 @@ class _Session:
     publisher: WeightPublisher
     published: bool = False
     saved_step: int = 0  # what the newest checkpoint holds; 0 needs none
+    journal_seq: int = 0  # of the batch that was trained on last
+    metrics: Mapping[str, float] = field(default_factory=dict)  # of that step
 
     @staticmethod
     def create(
@@ -116,6 +119,7 @@ class _Session:
         batch = on_rank0(self.trainer.accelerator, self.link, lambda link: link.next_batch(step))
         if not isinstance(batch, Batch) or batch.step != step:
             raise FlywheelError(f"asked for the batch of step {step}, got {getattr(batch, 'step', batch)!r}")
+        self.journal_seq = batch.journal_seq
         return batch
 
     def serve_first(self, step: int) -> None:
@@ -133,6 +137,7 @@ class _Session:
             RunStopped: a stop was asked for while the engine was busy; the step is saved and reported all the same.
         """
         stopped: RunStopped | None = None
+        self.metrics = metrics
         try:
             self._serve(step, metrics)
         except RunStopped as error:
@@ -169,6 +174,7 @@ class _Session:
             return scratch / f"checkpoint-{step}"
 
         if self.link is not None:
-            return commit_checkpoint(self.run_dir, step, self.attempt, write, self.recipe.run.keep_checkpoints)
+            note = CheckpointNote(step=step, attempt=self.attempt, journal_seq=self.journal_seq, metrics=self.metrics)
+            return commit_checkpoint(self.run_dir, note, write, self.recipe.run.keep_checkpoints)
         write(self.run_dir / "checkpoints" / ".writing")
         return None

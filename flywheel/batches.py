@@ -1,0 +1,117 @@
+"""Makes the batch of a step from fresh rollouts: tasks, groups, routes, and all of it journalled before it is handed out.
+
+Groups are journalled as they are finished, each whole: after a crash those that are there are taken as they are, and only the
+others are collected again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flywheel.config import Recipe
+from flywheel.errors import InfraError
+from flywheel.rollout.groups import Collector
+from flywheel.router import Route, counted, route
+from flywheel.store.journal import Journal
+from flywheel.tasks.source import TaskSource
+from flywheel.types import Batch, Group, derive_seed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MadeBatch:
+    """A step's batch, the groups behind it and what they took: None where they came from the journal.
+
+    `journal_s` is the time spent writing, most of it beside rollouts that went on.
+    """
+
+    batch: Batch
+    groups: list[Group]
+    rollout_s: float | None = None
+    journal_s: float | None = None
+    num_retried: int = 0
+
+
+class GroupLedger:
+    """Journals finished groups off the event loop; those that finish while a write goes on are written together by the next one.
+
+    Args:
+        journal: The run's journal.
+        step: The step that they are for.
+    """
+
+    def __init__(self, journal: Journal, step: int) -> None:
+        self._journal = journal
+        self._step = step
+        self._waiting: list[Group] = []
+        self._writing = asyncio.Lock()
+        self.journal_s = 0.0
+
+    def known(self, group_id: str) -> Group | None:
+        """Return a group that was journalled before."""
+        return self._journal.group(group_id)
+
+    async def write(self, group: Group) -> None:
+        """Journal a group; a group that broke as a whole waits for its batch, so that a resume tries it again."""
+        if not counted(group):
+            return
+        self._waiting.append(group)
+        async with self._writing:
+            groups, self._waiting = self._waiting, []
+            if groups:
+                started = time.monotonic()
+                await asyncio.to_thread(self._journal.append_groups, groups, step=self._step)
+                self.journal_s += time.monotonic() - started
+
+
+class BatchMaker:
+    """Makes batches.
+
+    Args:
+        recipe: The resolved recipe.
+        journal: Gets everything before a batch is handed out.
+        source: Gives the tasks.
+        collector: Attempts them.
+    """
+
+    def __init__(self, recipe: Recipe, journal: Journal, source: TaskSource, collector: Collector) -> None:
+        self._recipe = recipe
+        self._journal = journal
+        self._source = source
+        self._collector = collector
+
+    async def make(self, step: int) -> MadeBatch:
+        """Collect, route and journal the batch of a step.
+
+        Raises:
+            InfraError: every single attempt broke, so something is wrong that no retry mends.
+            StoreError: the journal can't be written.
+        """
+        rollout, trainer = self._recipe.rollout, self._recipe.trainer
+        first = (step - 1) * rollout.groups_per_step
+        tasks = [self._source.train(first + i) for i in range(rollout.groups_per_step)]
+        ledger = GroupLedger(self._journal, step)
+        started, retried = time.monotonic(), self._collector.traffic.retried
+        groups = await self._collector.collect(tasks, rollout.group_size, name=f"{self._recipe.run.seed}/{step}", ledger=ledger)
+        rollout_s = time.monotonic() - started
+        if not any(counted(group) for group in groups):
+            evidence = groups[0].experiences[0].verdict.evidence
+            raise InfraError(f"step {step}: every one of {sum(len(g.experiences) for g in groups)} attempts broke; the first: {evidence}")
+        shuffle_seed = derive_seed(self._recipe.run.seed, "shuffle", step) if trainer.shuffle_advantages else None
+        routed = route(groups, scale=trainer.scale_rewards, shuffle_seed=shuffle_seed)
+        started = time.monotonic()
+        batch = await asyncio.to_thread(self._journalled, groups, Batch.create(step, routed.rows), routed.routes)
+        return MadeBatch(
+            batch=batch,
+            groups=groups,
+            rollout_s=rollout_s,
+            journal_s=ledger.journal_s + time.monotonic() - started,
+            num_retried=max(0, self._collector.traffic.retried - retried),
+        )
+
+    def _journalled(self, groups: list[Group], batch: Batch, routes: Sequence[Route]) -> Batch:
+        broken = [group for group in groups if not counted(group)]  # the others are there already
+        self._journal.append_groups(broken, step=batch.step)
+        return self._journal.append_batch(batch, [(r.experience_id, r) for r in routes])
