@@ -160,7 +160,7 @@ class ExperienceService:
                 self._source,
                 self._recipe.evaluation,
                 step=step,
-                name=f"evaluation/{self._attempt}/{step}",
+                name=f"{self._recipe.run.seed}/evaluation/{step}",
             )
         )
         self._journal.append("evaluation", [(str(step), evaluation)], step=step)
