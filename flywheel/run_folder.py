@@ -20,7 +20,7 @@ from flywheel.recipe import load_recipe, to_toml
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 # What libraries say that write files without Python: safetensors, then torch.
-_DISK_MESSAGES = ("No space left on device", "Read-only file system", "Disk quota exceeded", "file write failed")
+_DISK_MESSAGES = ("No space left on device", "Read-only file system", "Disk quota exceeded", "inline_container.cc")
 
 
 @contextlib.contextmanager
@@ -33,12 +33,23 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        refused = isinstance(error, OSError) and error.errno in _DISK_ERRORS
-        if isinstance(error, StoreError) or not (refused or any(said in str(error) for said in _DISK_MESSAGES)):
+        refusal = None if isinstance(error, StoreError) else next(filter(_is_refusal, _chain(error)), None)
+        if refusal is None:
             raise
-        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
-        where = error.filename if isinstance(error, OSError) and error.filename else path
+        why = refusal.strerror if isinstance(refusal, OSError) and refusal.strerror else str(refusal).splitlines()[0]
+        where = refusal.filename if isinstance(refusal, OSError) and refusal.filename else path
         raise StoreError(f"{where}: can't be written: {why}; is the disk full, or the folder read-only?") from error
+
+
+def _is_refusal(error: BaseException) -> bool:
+    return (isinstance(error, OSError) and error.errno in _DISK_ERRORS) or any(said in str(error) for said in _DISK_MESSAGES)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an exception and those that it was raised from or amid."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

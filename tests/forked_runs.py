@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +95,8 @@ def serve(log: Path, answers: TextIO, run: Callable[[list[str]], int]) -> None:
             status = 99
             try:
                 status = run(words)
+            except BaseException:  # noqa: BLE001 - what a process says that ends by an exception
+                traceback.print_exc()
             finally:
                 sys.stdout.flush()
                 os._exit(status)
@@ -108,7 +111,10 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     import flywheel.supervisor  # noqa: F401
+    from flywheel import preflight
     from flywheel.train import main as train
+
+    preflight.MIN_FREE_BYTES = int(os.environ.get("TEST_MIN_FREE_BYTES", preflight.MIN_FREE_BYTES))
 
     serve(Path(sys.argv[1]), answers, train)
 

@@ -78,10 +78,16 @@ class Collector:
             group_size: Attempts a task.
             name: Makes ids and seeds unique to the batch (run and step).
             ledger: Knows groups that were finished already, and writes down the others.
+
+        Raises:
+            FlywheelError: the ledger's.
         """
         self.traffic.waiting += len(tasks) * group_size
-        async with asyncio.TaskGroup() as running:
-            made = [running.create_task(self._group(task, group_size, f"{name}/{i}", ledger)) for i, task in enumerate(tasks)]
+        try:
+            async with asyncio.TaskGroup() as running:
+                made = [running.create_task(self._group(task, group_size, f"{name}/{i}", ledger)) for i, task in enumerate(tasks)]
+        except ExceptionGroup as errors:  # only the ledger raises, and what it says of one group it says of all
+            raise errors.exceptions[0] from errors
         return [group.result() for group in made]
 
     async def _group(self, task: Task, size: int, name: str, ledger: Ledger | None) -> Group:
