@@ -33,6 +33,7 @@ from flywheel.types import Batch, Group
 
 PROBE_PROMPTS = 16
 PROBE_TOKENS = 16
+_PROBE_RETRIES = 8  # an attempt that breaks is masked, a probe that breaks ends the run
 _MIB, _GB = 2**20, 10**9
 
 
@@ -64,6 +65,7 @@ class ExperienceService:
         self._chat = serving.chat
         self._traffic = Traffic(changed=self._show_traffic)
         self._engine = AskedEngine(serving.engine, max_retries=recipe.rollout.max_retries)
+        self._probed = AskedEngine(serving.engine, max_retries=_PROBE_RETRIES)
         self._collector = dataclasses.replace(serving.collector(recipe, stage, self._traffic), engine=self._engine)
         self._maker = BatchMaker(recipe, journal, source, self._collector)
         self._making: dict[int, concurrent.futures.Future[MadeBatch]] = {}
@@ -202,7 +204,7 @@ class ExperienceService:
         prompts = self._probe_prompts or [self._chat.render_task(self._source.train(i).prompt, []) for i in range(PROBE_PROMPTS)]
         chosen = [prompts[i % len(prompts)] for i in range(PROBE_PROMPTS)]
         sampling = Sampling(max_tokens=PROBE_TOKENS, temperature=1.0, ignore_eos=True)
-        sampled = await asyncio.gather(*(self._engine.generate(prompt, sampling) for prompt in chosen))
+        sampled = await asyncio.gather(*(self._probed.generate(prompt, sampling) for prompt in chosen))
         return [
             ProbeSample(prompt_ids=tuple(prompt), completion_ids=found.token_ids, logprobs=found.logprobs)
             for prompt, found in zip(chosen, sampled, strict=True)

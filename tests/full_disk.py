@@ -2,8 +2,9 @@
 
     python -m tests.full_disk FOLDER WORD …
 
-Trains in rooms of several sizes that are all too small, so that one write or another is the first to fail. After each failure the
-room is given back and the run resumed, which has to succeed. Prints a JSON line for each: the room, the first exit status, what was said, and the resumed run's steps.
+Trains in rooms of several sizes that are all too small, so that one write or another is the first to fail. After each failure
+the room is given back and the run resumed, which has to succeed. Prints a JSON line for each: the room, the first exit status,
+what was said, and the resumed run's steps.
 """
 
 from __future__ import annotations

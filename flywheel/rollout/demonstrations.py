@@ -12,9 +12,12 @@ from typing import Any
 from flywheel.errors import ConfigError, InfraError
 from flywheel.inference.chat import ChatFormat
 from flywheel.judge import judge
+from flywheel.rollout.asking import backoff_s
 from flywheel.rollout.episode import answer_of
 from flywheel.rollout.stage import Stage
 from flywheel.types import Experience, Row, Task, ToolCall, Trajectory, Turn, content_id
+
+_MAX_TRIES = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,37 +90,56 @@ def demonstration_row(demonstration: Demonstration, chat: ChatFormat) -> Row:
 
 
 async def _play(stage: Stage, task: Task, actions: Sequence[str]) -> Demonstration:
+    """Play and judge one demonstration; what breaks through nobody's fault is tried again.
+
+    Raises:
+        ConfigError: it broke at every try, or the reference does not solve its task.
+    """
+    problem = ""
+    for attempt in range(_MAX_TRIES):
+        if attempt:
+            await asyncio.sleep(backoff_s(min(attempt - 1, 2)))
+        try:
+            trajectory, tools = await _acted(stage, task, actions)
+        except InfraError as error:
+            problem = str(error)
+            continue
+        verdict = await stage.call(judge, stage.verifiers[task.env], task, trajectory)
+        if verdict.outcome == "solved":
+            identity = content_id("experience", "demonstration", task.id)
+            experience = Experience(
+                id=identity, group_id=identity, task=task, trajectory=trajectory, verdict=verdict, origin="demonstration"
+            )
+            return Demonstration(experience=experience, tools=tools)
+        if verdict.outcome != "infra_error":
+            raise ConfigError(
+                f"the reference solution of a {task.env}/{task.family} task does not solve it ({verdict.outcome}): {verdict.evidence}\n"
+                f"task: {task.prompt}\nactions: {list(actions)}"
+            )
+        problem = verdict.evidence
+    raise ConfigError(f"a demonstration of {task.env}/{task.family} could not be played: {problem}")
+
+
+async def _acted(stage: Stage, task: Task, actions: Sequence[str]) -> tuple[Trajectory, list[dict[str, Any]]]:
+    """Return the trajectory of some actions, and the environment's tools."""
     turns: list[Turn] = []
     env_return = 0.0
-    try:
-        async with stage.environment(task.env) as env:
-            await stage.call(env.reset, seed=task.seed % 2**31, options={"task": task})
-            terminated = False
-            for action in actions:
-                observation, reward, terminated, _, _ = await stage.call(env.step, action)
-                env_return += float(reward)
-                turns.append(_turn(action, str(observation)))
-            trajectory = Trajectory(
-                task_id=task.id,
-                turns=tuple(turns),
-                stop_reason="terminated" if terminated else "max_turns",
-                answer=None,
-                env_return=env_return,
-                seed=task.seed,
-            )
-            trajectory = dataclasses.replace(trajectory, answer=answer_of(env, trajectory))
-            tools = list(getattr(env, "tools", []))
-    except InfraError as error:
-        raise ConfigError(f"a demonstration of {task.env}/{task.family} could not be played: {error}") from error
-    verdict = await stage.call(judge, stage.verifiers[task.env], task, trajectory)
-    if verdict.outcome != "solved":
-        raise ConfigError(
-            f"the reference solution of a {task.env}/{task.family} task does not solve it ({verdict.outcome}): {verdict.evidence}\n"
-            f"task: {task.prompt}\nactions: {list(actions)}"
+    async with stage.environment(task.env) as env:
+        await stage.call(env.reset, seed=task.seed % 2**31, options={"task": task})
+        terminated = False
+        for action in actions:
+            observation, reward, terminated, _, _ = await stage.call(env.step, action)
+            env_return += float(reward)
+            turns.append(_turn(action, str(observation)))
+        trajectory = Trajectory(
+            task_id=task.id,
+            turns=tuple(turns),
+            stop_reason="terminated" if terminated else "max_turns",
+            answer=None,
+            env_return=env_return,
+            seed=task.seed,
         )
-    identity = content_id("experience", "demonstration", task.id)
-    experience = Experience(id=identity, group_id=identity, task=task, trajectory=trajectory, verdict=verdict, origin="demonstration")
-    return Demonstration(experience=experience, tools=tools)
+        return dataclasses.replace(trajectory, answer=answer_of(env, trajectory)), list(getattr(env, "tools", []))
 
 
 def _turn(action: str, observation: str) -> Turn:
