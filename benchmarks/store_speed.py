@@ -142,9 +142,8 @@ def share(run: Path) -> None:
     steps = [found for found in read_metrics(run).values() if "time/journal_s" in found]
     wall = [sum(found.get(f"time/{name}_s", 0.0) for name in ("rollout", "train", "sync", "probe")) for found in steps]
     shares = [found["time/journal_s"] / total for found, total in zip(steps, wall, strict=True)]
-    print(
-        f"{run}: journalling took {100 * statistics.fmean(shares):.2f} % of a step's wall time (median {100 * statistics.median(shares):.2f} %)"
-    )
+    mean, median = 100 * statistics.fmean(shares), 100 * statistics.median(shares)
+    print(f"{run}: journalling took {mean:.2f} % of a step's wall time (median {median:.2f} %)")
 
 
 def main() -> None:

@@ -9,6 +9,9 @@ COMMANDS = {
     "train": "train a policy by a recipe",
     "eval": "evaluate a run, a checkpoint or a model on held-out tasks",
     "verify": "judge task and answer lines from standard input",
+    "view": "look into a run in a browser, or export it as one HTML file",
+    "audit": "judge again what trained, and look for leaks and reward hacks",
+    "store": "ask a run's experience store in SQL",
 }
 
 
@@ -20,7 +23,9 @@ def main() -> int:
         return 0 if words in (["-h"], ["--help"]) else 2
     sys.path.insert(0, "")  # as `python -m` does: a recipe may name a module of the current folder
     sys.argv = [f"flywheel {words[0]}", *words[1:]]
-    status: int = importlib.import_module(f"flywheel.{words[0]}").main(words[1:])
+    module = f"flywheel.{words[0]}"
+    runnable = f"{module}.__main__" if hasattr(importlib.import_module(module), "__path__") else module
+    status: int = importlib.import_module(runnable).main(words[1:])
     return status
 
 

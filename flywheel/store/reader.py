@@ -141,6 +141,14 @@ class Reader:
             (row,) = self.query("SELECT seq, body, arrays, shard FROM records WHERE seq = ?", (seq,))
             yield self._data(*row)
 
+    def bodies(self, kind: RecordKind, *, after_seq: int, limit: int) -> list[tuple[int, Any]]:
+        """Return number and JSON data of the next records of a kind that can still be read, in order of writing."""
+        asked = (
+            "SELECT r.seq, r.body, r.arrays, r.shard FROM records r LEFT JOIN shards s ON s.number = r.shard "
+            "WHERE r.kind = ? AND r.seq > ? AND NOT coalesce(s.dropped, 0) ORDER BY r.seq LIMIT ?"
+        )
+        return [(row[0], self._data(*row)) for row in self.query(asked, (kind, after_seq, limit))]
+
     def count(self, kind: RecordKind) -> int:
         """Return how many records of a kind there are."""
         return int(self.query("SELECT count(*) FROM records WHERE kind = ?", (kind,))[0][0])

@@ -98,6 +98,7 @@ class Shards:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._open: dict[str, pq.ParquetFile] = {}
+        self._last: tuple[str, int, pa.Table] | None = None  # the piece that was read last: neighbours are often asked for next
         self._lock = threading.Lock()  # a ParquetFile is read by one thread at a time
 
     def seal(self, file: str, kind: str, pieces: Iterator[Sequence[StoredRow]]) -> Sealed:
@@ -134,11 +135,16 @@ class Shards:
             for number in range(parquet.num_row_groups):
                 bounds = parquet.metadata.row_group(number).column(0).statistics
                 if bounds.min <= seq <= bounds.max:
-                    table = parquet.read_row_group(number, columns=["seq", "body", *_TOKENS])
+                    table = self._piece(file, parquet, number)
                     at = int(np.searchsorted(table["seq"].to_numpy(), seq))
                     if table["seq"][at].as_py() == seq:
                         return table["body"][at].as_py(), _arrays(table, at)
         raise StoreError(f"{self.folder / file}: no record {seq} in this shard, though the journal says so")
+
+    def _piece(self, file: str, parquet: pq.ParquetFile, number: int) -> pa.Table:
+        if self._last is None or self._last[:2] != (file, number):
+            self._last = (file, number, parquet.read_row_group(number, columns=["seq", "body", *_TOKENS]).combine_chunks())
+        return self._last[2]
 
     def verify(self, file: str, sha256: str) -> None:
         """Read a whole shard and compare it with its checksum.

@@ -1,0 +1,144 @@
+"""What the window's server answers: the right data, to this machine only, without what a task hides, and safe against its own text."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from flywheel.store.journal import Journal
+from flywheel.view.app import HEADERS, make_app
+from flywheel.view.command import main
+from flywheel.view.data import RunData
+from tests.store.attempts import make_experience, make_group, make_task
+from tests.view.conftest import HOSTILE, SECRET, STEPS
+
+NUM_GROUPS = 3 * STEPS + 1  # and the relabelled attempt, a group of its own
+
+
+@pytest.fixture
+def client(run_dir: Path) -> Iterator[TestClient]:
+    data = RunData(run_dir)
+    while data.index.update():
+        pass
+    with TestClient(make_app(data), base_url="http://127.0.0.1") as client:
+        yield client
+    data.close()
+
+
+def test_the_overview_counts_what_the_run_holds(client: TestClient) -> None:
+    found = client.get("/api/overview").json()
+    assert (found["name"], found["steps"], found["num_experiences"], found["num_groups"]) == ("shown", STEPS, 37, NUM_GROUPS)
+    assert found["outcomes"] == {"solved": 19, "failed": 18}
+    assert (found["recipe"]["steps"], found["indexed"]) == (3, 1.0)
+    assert found["choices"]["origin"] == ["hindsight", "on_policy"]
+    assert found["heldout"][0]["estimates"]["toy"]["mean"] == 0.5
+    assert client.get("/api/curves").json()["series"]["reward/mean"] == [[1, 0.2], [2, 0.4], [3, pytest.approx(0.6)]]
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({}, NUM_GROUPS),
+        ({"step": "2"}, 3),
+        ({"origin": "hindsight"}, 1),
+        ({"outcome": "solved", "family": "family-1"}, 3),
+        ({"outcome": "tampered"}, 0),
+        ({"words": "zebra"}, 1),
+        ({"words": "zeb sibling3"}, 1),
+        ({"words": "zebra", "step": "1"}, 0),
+        ({"words": '" OR body:* NEAR( -'}, 0),
+        ({"words": "turn"}, NUM_GROUPS),
+        ({"page": "1"}, NUM_GROUPS),
+        ({"page": "x", "step": "'; DROP TABLE experiences --"}, 0),
+    ],
+)
+def test_filters_and_search(client: TestClient, asked: dict[str, str], expected: int) -> None:
+    found = client.get("/api/groups", params=asked).json()
+    assert found["total"] == expected
+    assert len(found["groups"]) == (0 if asked.get("page") == "1" else expected)
+
+
+def test_a_group_shows_its_siblings_with_advantages(client: TestClient) -> None:
+    group = make_group(11)
+    found = client.get(f"/api/group/{group.id}").json()
+    assert (found["step"], found["task"]["prompt"]) == (1, "task 11")
+    assert [(s["outcome"], s["advantage"], s["num_turns"]) for s in found["siblings"]] == [("failed", -1.0, 2), ("solved", 1.0, 2)] * 2
+    assert client.get("/api/group/none").status_code == 404
+
+
+def test_an_attempt_shows_tokens_verdict_and_lineage(client: TestClient) -> None:
+    parent, child = make_experience(make_task(10), 0), make_experience(make_task(99, parent_id=make_task(10).id), 0, origin="hindsight")
+    found = client.get(f"/api/attempt/{parent.id}").json()
+    turn = parent.trajectory.turns[0]
+    assert found["turns"][0]["logprobs"] == list(turn.behavior_logprobs or ())
+    assert len(found["turns"][0]["tokens"]) == len(turn.completion_ids)
+    assert found["uses"] == [{"step": 1, "kind": "grpo", "advantage": -1.0, "weight": 1.0}]
+    assert (found["made_versions"], found["became"], found["route"]["destination"]) == (["1.1"], [child.id], "grpo")
+    assert client.get(f"/api/attempt/{child.id}").json()["came_from"] == [parent.id]
+    assert client.get(f"/api/attempt/{child.id}").json()["parent_tasks"] == [parent.task.id]
+    hostile = client.get("/api/groups", params={"words": "zebra"}).json()["groups"][0]["siblings"][2]["id"]
+    said = client.get(f"/api/attempt/{hostile}").json()
+    assert said["answer"] == f"{HOSTILE} sibling2 zebra"
+    assert "".join(said["turns"][0]["tokens"]).endswith("sibling2 zebra")
+    assert client.get("/api/attempt/none").status_code == 404
+
+
+def test_nothing_that_a_task_hides_is_ever_sent(client: TestClient, run_dir: Path, tmp_path: Path) -> None:
+    places = ["/", "/api/overview", "/api/curves", "/api/groups", "/static/app.js"]
+    groups = client.get("/api/groups").json()["groups"]
+    places += [f"/api/group/{group['id']}" for group in groups]
+    places += [f"/api/attempt/{sibling['id']}" for group in groups for sibling in group["siblings"]]
+    for place in places:
+        answer = client.get(place)
+        assert answer.status_code == 200
+        assert SECRET not in answer.text
+        assert {name: answer.headers[name] for name in HEADERS} == HEADERS
+    assert main([str(run_dir), "--export", str(tmp_path / "out.html")]) == 0
+    assert SECRET not in (tmp_path / "out.html").read_text()
+    assert client.get("/static/../data.py").status_code == 404
+    assert client.get("/static/index.html").status_code == 404
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "169.254.1.1"])
+def test_another_host_name_is_refused(client: TestClient, host: str) -> None:
+    assert client.get("/api/overview", headers={"host": host}).status_code == 400
+    assert client.get("/api/overview", headers={"host": "localhost:8765"}).status_code == 200
+
+
+def test_an_exported_page_holds_no_markup_of_the_policy_and_runs_only_its_own(run_dir: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.html"
+    assert main([str(run_dir), "--export", str(out), "--groups", "100"]) == 0
+    page = out.read_text()
+    assert "onerror" in page  # it is there, as data
+    assert re.search(r"<img|<script>window", page) is None
+    held = re.search(r'<script type="application/json" id="run-data">(.*?)</script>', page)
+    assert held is not None
+    inside = json.loads(held[1])
+    assert len(inside["groups"]) == NUM_GROUPS
+    assert len(inside["attempts"]) == 37
+    assert "script-src 'sha256-" in page
+    assert "unsafe-inline" not in page
+
+
+def test_a_run_that_goes_on_is_seen_growing(run_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(run_dir, tmp_path / "run")
+    journal = Journal(tmp_path / "run")
+    data = RunData(tmp_path / "run")
+    before = data.overview()["num_groups"]
+    journal.append_groups([make_group(777)], step=4)
+    while data.index.update():
+        pass
+    assert data.overview()["num_groups"] == before + 1
+    data.close()
+    journal.close()
+
+
+def test_no_run_is_a_clear_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path)]) == 1
+    assert "no journal" in capsys.readouterr().err
