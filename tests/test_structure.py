@@ -39,7 +39,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "recipe_names prepare evaluation batches service",
         "preflight",
         "supervisor",
-        "train eval export view",
+        "train eval export view audit",
         "cli",
     )
 )
