@@ -1,29 +1,31 @@
-"""The code verifier: judges Python source by public and hidden tests, in sandboxes that never hold what is expected.
+"""The code verifier: judges source by public and hidden tests, in sandboxes that never hold what is expected.
 
 The task's payload (`flywheel.verifiers.code_payload`) is `entry_point` (a function's name, or null for a program), `public_tests`,
-`hidden_tests` and `limits {wall_s, memory_mb}`. ``wall_s`` limits the CPU time of each execution; wall-clock time is limited more
-generously, so that a busy machine fails nobody. Evidence shows what public tests got and expected, and of hidden tests only how they
-failed.
+`hidden_tests`, `limits {wall_s, memory_mb}` and what the answer finds around it. ``wall_s`` limits the CPU time of each execution;
+wall-clock time is limited more generously, so that a busy machine fails nobody. Public and hidden tests never share an
+execution: evidence shows what public tests got, expected and printed, and of hidden tests only how they failed.
 
 ``call`` tests compare plain data strictly (`flywheel.sandbox.inside.plain.same`): types count, a tuple equals a list. The source of
 ``assert`` tests runs in a sandbox of its own, where the answer's functions are proxies that pass plain data by value: a test can't
-see an argument changed in place, nor use the answer's own classes.
+see an argument changed in place, nor use the answer's own classes (but see ``handles`` in the payload, a mode of lower trust). A test
+that passes or fails without calling the answer can't judge it: that is the task's fault, and a `ValueError`.
 """
 
 from __future__ import annotations
 
 import builtins
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from flywheel.sandbox import WarmPool, shared_pool
+from flywheel.sandbox import Limits, WarmPool, shared_pool
 from flywheel.sandbox.judging import TestResult, run_asserts, run_calls, run_io
 from flywheel.types import Check, Outcome, Task, Trajectory, Verdict
-from flywheel.verifiers.code_payload import TESTS, CodePayload
+from flywheel.verifiers.code_payload import CodePayload, read_limits
 
 MAX_SOURCE_CHARS = 100_000
 MAX_EVIDENCE_CHARS = 2000
+MIN_MEMORY_MB = 64  # below it no interpreter starts
 HIDDEN_SHARE = 0.5  # what partial credit can come to
 Visibility = Literal["public", "hidden"]
 PUBLIC: Visibility = "public"
@@ -39,28 +41,64 @@ def run_tests(pool: WarmPool, source: str, payload: CodePayload, tests: Sequence
     Raises:
         InfraError: sandboxes can't be started.
     """
-    limits = pool.limits(cpu_s=payload.wall_s, memory_mb=payload.memory_mb)
-    by_kind = {kind: [at for at, test in enumerate(tests) if test["kind"] == kind] for kind in TESTS}
     results: dict[int, TestResult] = {}
-    if (at := by_kind["call"]) and payload.entry_point is not None:
-        results.update(zip(at, run_calls(pool, source, payload.entry_point, [tests[i] for i in at], limits), strict=True))
-    fatal = None  # what reaches a limit once would reach it again, at the same cost
-    for i in by_kind["io"]:
-        results[i] = fatal or run_io(pool, source, tests[i], limits)
-        fatal = results[i] if results[i].kind in ("limit", "kills_grader", "tampered") else None
-    if at := by_kind["assert"]:
-        sources = [tests[i]["source"] for i in at]
-        results.update(zip(at, run_asserts(pool, source, payload.entry_point, sources, limits), strict=True))
-    return [results[i] for i in range(len(tests))]
+    fatal: TestResult | None = None
+    for places in _executions(tests):
+        chosen = [tests[at] for at in places]
+        limits = _limits(pool, payload, chosen[0].get("limits"))
+        ran = [fatal] * len(places) if fatal else _run_together(pool, source, payload, chosen, limits)
+        results.update(zip(places, ran, strict=True))
+        fatal = fatal or _fatal(ran, chosen)
+    return [results[at] for at in range(len(tests))]
+
+
+def _fatal(results: Sequence[TestResult], tests: Sequence[Mapping[str, Any]]) -> TestResult | None:
+    """Return a result that further tests would come to as well: it broke sandboxes, or reached the limits that tests share."""
+    for result, test in zip(results, tests, strict=True):
+        if result.kind in ("kills_grader", "tampered") or (result.kind == "limit" and not test.get("limits")):
+            return result
+    return None
+
+
+def _executions(tests: Sequence[Mapping[str, Any]]) -> Iterator[list[int]]:
+    """Yield which tests share an execution: all calls, all asserts; a program's run, or a test with limits of its own, has its own."""
+    shared = [at for at, test in enumerate(tests) if not test.get("limits")]
+    for kind in ("call", "assert"):
+        if together := [at for at in shared if tests[at]["kind"] == kind]:
+            yield together
+    yield from ([at] for at, test in enumerate(tests) if test["kind"] == "io" and not test.get("limits"))
+    yield from ([at] for at, test in enumerate(tests) if test.get("limits"))
+
+
+def _limits(pool: WarmPool, payload: CodePayload, own: Any) -> Limits:
+    wall_s, memory_mb = read_limits(own)
+    memory_mb = memory_mb or payload.memory_mb
+    return pool.limits(cpu_s=wall_s or payload.wall_s, memory_mb=max(MIN_MEMORY_MB, memory_mb) if memory_mb else None)
+
+
+def _run_together(
+    pool: WarmPool, source: str, payload: CodePayload, tests: Sequence[Mapping[str, Any]], limits: Limits
+) -> list[TestResult]:
+    kind, name, setting = tests[0]["kind"], payload.entry_point, payload.setting
+    if kind == "call":
+        assert name is not None  # the payload was checked
+        return run_calls(pool, source, name, tests, limits, setting)
+    if kind == "assert":
+        return run_asserts(pool, source, name, [test["source"] for test in tests], limits, setting)
+    return [run_io(pool, source, tests[0], limits, setting)]
 
 
 def explain(result: TestResult, visibility: Visibility) -> str:
-    """Return a line or two on one test, without what a hidden test expects."""
+    """Return some lines on one test, without what a hidden test gives, expects or makes the answer print."""
     if visibility == HIDDEN:
         return f"hidden test: {hidden_error(result)}"
     if result.kind == "wrong" and result.shown_call:
-        return f"{result.shown_call}: got {result.got}, expected {result.expected}"
-    return f"{result.error}\n{result.got}".strip()
+        said = f"{result.shown_call}: got {result.got}, expected {result.expected}"
+    elif result.kind == "unfit":
+        said = f"the test itself can't be used: {result.error}"
+    else:
+        said = f"{result.error}\n{result.got}".strip()
+    return f"{said}\nprinted:\n{result.log}" if result.log else said
 
 
 def hidden_error(result: TestResult) -> str:
@@ -70,7 +108,7 @@ def hidden_error(result: TestResult) -> str:
 
 
 class CodeVerifier:
-    """Judges ``trajectory.answer`` as Python source: ``solved`` (1.0) only if every public and hidden test passes.
+    """Judges ``trajectory.answer`` as source: ``solved`` (1.0) only if every public and hidden test passes.
 
     Args:
         pool: Where answers run; the process's shared pool by default, which `close` leaves alone.
@@ -78,7 +116,7 @@ class CodeVerifier:
     """
 
     name = "code"
-    version = "1"
+    version = "2"
 
     def __init__(self, *, pool: WarmPool | None = None, partial_credit: bool = False) -> None:
         self._pool = pool
@@ -89,7 +127,7 @@ class CodeVerifier:
 
         Raises:
             InfraError: sandboxes can't be started.
-            ValueError: the task's payload is malformed.
+            ValueError: the task's payload is malformed, or one of its tests can't be used whatever the answer.
         """
         started = time.monotonic()
         payload = CodePayload.read(task.payload)
@@ -99,8 +137,15 @@ class CodeVerifier:
         if len(source) > MAX_SOURCE_CHARS:
             check = Check(name="answer_size", passed=False, detail=f"{len(source)} characters, at most {MAX_SOURCE_CHARS}")
             return self._verdict("failed", 0.0, [check], check.detail, started)
-        public, hidden = payload.public_tests, payload.hidden_tests
-        results = run_tests(self._pool or shared_pool(), source, payload, [*public, *hidden])
+        pool = self._pool or shared_pool()
+        public = run_tests(pool, source, payload, payload.public_tests)
+        fatal = _fatal(public, payload.public_tests)
+        hidden = [fatal] * len(payload.hidden_tests) if fatal else run_tests(pool, source, payload, payload.hidden_tests)
+        for label, part in ((PUBLIC, public), (HIDDEN, hidden)):
+            for at, result in enumerate(part):
+                if result.kind == "unfit":
+                    raise ValueError(f"code payload: {label}_tests[{at}] can't be used: {result.error}")
+        results = [*public, *hidden]
         labels = [PUBLIC for _ in public] + [HIDDEN for _ in hidden]
         checks = [
             Check(name=_check_name(result, label), passed=result.passed, detail=_detail(result, label))
@@ -111,7 +156,7 @@ class CodeVerifier:
             return self._verdict("tampered", 0.0, checks, evidence, started)
         if all(result.passed for result in results):
             return self._verdict("solved", 1.0, checks, evidence, started)
-        passed = sum(result.passed for result, label in zip(results, labels, strict=True) if label == HIDDEN)
+        passed = sum(result.passed for result in hidden)
         reward = HIDDEN_SHARE * passed / len(hidden) if self.partial_credit and hidden else 0.0
         return self._verdict("failed", reward, checks, evidence, started)
 

@@ -51,11 +51,11 @@ class CodeEnv(ToolEnv):
         Args:
             code: Python source.
         """
-        pool = shared_pool()
-        run = run_program(pool, code, "", pool.limits(cpu_s=self._payload.wall_s, memory_mb=self._payload.memory_mb))
+        pool, payload = shared_pool(), self._payload
+        run = run_program(pool, code, "", pool.limits(cpu_s=payload.wall_s, memory_mb=payload.memory_mb), payload.setting)
         if run.result.limit or run.result.kills_grader or run.result.exit_code < 0:
             return trim(f"{run.stdout}\nError: {stopped(run.result).error}")
-        stderr = run.result.stderr.decode(errors="replace")
+        stderr = run.result.stderr.decode(errors="backslashreplace")
         return trim(f"{run.stdout}\n{stderr}{run.error}") or "(no output)"
 
     def run_tests(self, code: str) -> str:

@@ -1,30 +1,41 @@
-"""Runs tests of Python answers in the warm pool and compares what comes back, outside the judged process.
+"""Runs tests of answers in the warm pool and compares what comes back, outside the judged process.
 
 Three kinds of test (see the task record in DESIGN.md): ``call`` (arguments in, a value out), ``io`` (a program's standard input and
 output) and ``assert`` (test source that runs in a sandbox of its own, where the answer's functions are proxies). All call tests of
-an answer share one execution, and so do all its assert tests; the limits hold for each execution.
+an answer share one execution, and so do all its assert tests; the limits hold for each execution. An answer may be in any of
+`flywheel.sandbox.languages`.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import secrets
+import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from flywheel.errors import VerifierError
+from flywheel.errors import SandboxError, VerifierError
 from flywheel.sandbox.base import ExecResult, Job, Limits
 from flywheel.sandbox.inside import plain
+from flywheel.sandbox.languages import LANGUAGES, Language, Python, Setting
 from flywheel.sandbox.pool import WarmPool
 
-Kind = Literal["passed", "wrong", "raised", "limit", "exited", "missing", "not_plain", "kills_grader", "tampered"]
+Kind = Literal["passed", "wrong", "raised", "limit", "exited", "missing", "not_plain", "kills_grader", "tampered", "unfit"]
 MAX_SHOWN = 200
+MAX_NAME = 100
+MAX_LOG = 1500
+PLAIN = Setting()
+V8_OUT_OF_MEMORY = re.compile(rb"out of memory|\bOOM\b")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TestResult:
-    """How one test went. `error` is safe to show; `got` and `expected` are shown for public tests only."""
+    """How one test went. `error` is safe to show; `got`, `expected` and `log` are shown for public tests only.
+
+    `log` is the end of what the answer printed, and ``unfit`` says that the test can't be used, whatever the answer.
+    """
 
     __test__ = False
 
@@ -33,6 +44,7 @@ class TestResult:
     got: str = ""
     expected: str = ""
     shown_call: str = ""
+    log: str = ""
 
     @property
     def passed(self) -> bool:
@@ -68,19 +80,31 @@ def read_frames(data: bytes, nonce: str) -> Frames:
     return Frames(frames=tuple(frames), forged=False)
 
 
-def show(value: Any) -> str:
+def show(value: Any, language: Language = LANGUAGES["python"]) -> str:
     """Return a short text of a plain value."""
     try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # an integer of too many digits
+        text = language.show(value)
+    except (TypeError, ValueError, RecursionError):  # an integer of too many digits, for one
         text = f"<{type(value).__name__}>"
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"
 
 
-def show_call(entry_point: str, test: Mapping[str, Any]) -> str:
-    """Return a call test's call as Python source."""
-    parts = [show(arg) for arg in test.get("args", ())] + [f"{name}={show(arg)}" for name, arg in test.get("kwargs", {}).items()]
+def show_call(entry_point: str, test: Mapping[str, Any], language: Language = LANGUAGES["python"]) -> str:
+    """Return a call test's call as source."""
+    parts = [show(arg, language) for arg in test.get("args", ())]
+    parts += [f"{name}={show(arg, language)}" for name, arg in test.get("kwargs", {}).items()]
     return f"{entry_point}({', '.join(parts)})"
+
+
+def clean(text: str, most: int) -> str:
+    """Return the end of a text from a judged process, which may hold anything, as text that can be stored."""
+    return text[-most:].encode("utf-8", "backslashreplace").decode()
+
+
+def log_of(result: ExecResult) -> str:
+    """Return the end of what a process printed."""
+    printed = [stream.decode(errors="replace").strip() for stream in (result.stdout, result.stderr)]
+    return clean("\n".join(filter(None, printed)), MAX_LOG)
 
 
 def stopped(result: ExecResult) -> TestResult:
@@ -90,6 +114,10 @@ def stopped(result: ExecResult) -> TestResult:
     if result.limit is not None:
         names = {"cpu": "CPU time", "wall": "time", "output": "output", "memory": "memory", "disk": "disk"}
         return TestResult(kind="limit", error=f"{names[result.limit]} limit")
+    if result.exit_code in (-signal.SIGABRT, -signal.SIGTRAP) and b"out of memory" in result.stderr.lower().replace(
+        b" oom ", b" out of memory "
+    ):
+        return TestResult(kind="limit", error="memory limit")  # how V8 ends
     if result.exit_code < 0:
         return TestResult(kind="exited", error=f"killed by signal {-result.exit_code}")
     return TestResult(kind="exited", error="the program ended before the test did")
@@ -97,60 +125,89 @@ def stopped(result: ExecResult) -> TestResult:
 
 def _raised(body: Any) -> TestResult:
     if not isinstance(body, dict) or not all(isinstance(body.get(key), str) for key in ("type", "text")):
-        return TestResult(kind="tampered", error="malformed result")
+        return TAMPERED
     if body["type"] == "NotPlainError":
         return TestResult(kind="not_plain", error="returned something that is not plain data")
-    return TestResult(kind="raised", error=body["type"], got=body["text"])
+    return TestResult(kind="raised", error=clean(body["type"], MAX_NAME), got=clean(body["text"], MAX_LOG))
+
+
+TAMPERED = TestResult(kind="tampered", error="wrote to the grader's channel")
 
 
 # ---------------------------------------------------------------- call tests
 
 
-def run_calls(pool: WarmPool, source: str, entry_point: str, tests: Sequence[Mapping[str, Any]], limits: Limits) -> list[TestResult]:
+def run_calls(
+    pool: WarmPool, source: str, entry_point: str, tests: Sequence[Mapping[str, Any]], limits: Limits, setting: Setting = PLAIN
+) -> list[TestResult]:
     """Run all call tests of an answer in one execution.
 
     Raises:
         SandboxError: sandboxes can't be started.
     """
-    nonce = secrets.token_hex(8)
+    language, nonce = LANGUAGES[setting.language], secrets.token_hex(8)
     calls = [json.dumps([list(test.get("args", ())), dict(test.get("kwargs", {}))]) for test in tests]
-    result = pool.run(Job(kind="calls", body={"nonce": nonce, "source": source, "entry_point": entry_point, "calls": calls}, limits=limits))
+    result = pool.run(language.calls(source, entry_point, calls, nonce=nonce, setting=setting, limits=limits))
     report = read_frames(result.frames, nonce)
+    if report.frames and report.frames[0][0] == "no_program":
+        _check_program(pool, language, limits)
+    judged = _judge_calls(result, report, tests, entry_point, language)
+    return [replace(test, log=log_of(result)) for test in judged]
+
+
+def _judge_calls(
+    result: ExecResult, report: Frames, tests: Sequence[Mapping[str, Any]], entry_point: str, language: Language
+) -> list[TestResult]:
     frames = report.frames
-    if report.forged:
-        return [TestResult(kind="tampered", error="wrote to the grader's channel")] * len(tests)
-    if frames and frames[0][0] in ("load_error", "missing"):
-        first = _raised(frames[0][1]) if frames[0][0] == "load_error" else TestResult(kind="missing", error=f"{entry_point} is not defined")
-        return [stopped(result) if result.limit else first] * len(tests)
-    results = []
-    for at, test in enumerate(tests):
-        if at >= len(frames) or frames[at][0] == "end":
-            results.append(stopped(result))
-        else:
-            results.append(_judge_call(*frames[at], test, entry_point))
-    if len(frames) > len(tests) + 1 or (len(frames) == len(tests) + 1 and frames[-1][0] != "end"):
-        return [TestResult(kind="tampered", error="wrote to the grader's channel")] * len(tests)
-    if result.limit is None and len(frames) == len(tests) + 1:
+    has_ended = len(frames) == len(tests) + 1
+    if report.forged or len(frames) > len(tests) + 1 or "end" in [kind for kind, _ in frames[: len(tests)]]:
+        return [TAMPERED] * len(tests)
+    if has_ended and frames[-1][0] != "end":
+        return [TAMPERED] * len(tests)
+    if frames and (early := _early(*frames[0], entry_point)) is not None:
+        return [stopped(result) if result.limit else early] * len(tests)
+    results = [_judge_call(*frame, test, entry_point, language) for frame, test in zip(frames, tests, strict=False)]
+    results += [stopped(result)] * (len(tests) - len(results))
+    if result.limit is None and has_ended:
         return results
     return [*results[:-1], stopped(result)]  # every call was answered, perhaps, but the process did not come to its end
 
 
-def _judge_call(kind: str, body: Any, test: Mapping[str, Any], entry_point: str) -> TestResult:
+def _early(kind: str, body: Any, entry_point: str | None) -> TestResult | None:
+    """Return what a frame that comes before any result means for every test."""
+    if kind == "load_error":
+        return _raised(body)
+    return TestResult(kind="missing", error=f"{entry_point} is not defined") if kind == "missing" else None
+
+
+def _check_program(pool: WarmPool, language: Language, limits: Limits) -> None:
+    """See for ourselves whether a sandbox has the language's program: who says that it has not may be the answer.
+
+    Raises:
+        SandboxError: it has not.
+    """
+    nonce = secrets.token_hex(8)
+    result = pool.run(language.program("", stdin=b"", nonce=nonce, setting=Setting(language=language.name), limits=limits))
+    if "no_program" in [kind for kind, _ in read_frames(result.frames, nonce).frames]:
+        raise SandboxError(f"{language.name} answers can't be judged here: {language.needs}")
+
+
+def _judge_call(kind: str, body: Any, test: Mapping[str, Any], entry_point: str, language: Language) -> TestResult:
     if kind == "error":
         return _raised(body)
     if kind != "value":
-        return TestResult(kind="tampered", error="malformed result")
+        return TAMPERED
     try:
         got = plain.decode(body)
     except plain.NotPlainError:
-        return TestResult(kind="tampered", error="malformed result")
-    right = plain.same(got, test["expected"])
+        return TAMPERED
+    right = language.same(got, test["expected"])
     return TestResult(
         kind="passed" if right else "wrong",
         error="" if right else "wrong answer",
-        got=show(got),
-        expected=show(test["expected"]),
-        shown_call=show_call(entry_point, test),
+        got=show(got, language),
+        expected=show(test["expected"], language),
+        shown_call=show_call(entry_point, test, language),
     )
 
 
@@ -168,46 +225,49 @@ class ProgramRun:
     forged: bool
 
 
-def run_program(pool: WarmPool, source: str, stdin: str, limits: Limits) -> ProgramRun:
+def run_program(pool: WarmPool, source: str, stdin: str, limits: Limits, setting: Setting = PLAIN) -> ProgramRun:
     """Run an answer as a program.
 
     Raises:
         SandboxError: sandboxes can't be started.
     """
-    nonce = secrets.token_hex(8)
+    language, nonce = LANGUAGES[setting.language], secrets.token_hex(8)
     data = stdin.encode("utf-8", "surrogatepass")
-    result = pool.run(Job(kind="program", body={"nonce": nonce, "source": source}, limits=limits, stdin=data))
+    result = pool.run(language.program(source, stdin=data, nonce=nonce, setting=setting, limits=limits))
     report = read_frames(result.frames, nonce)
+    if any(kind == "no_program" for kind, _ in report.frames):
+        _check_program(pool, language, limits)
     error = next((_raised(body) for kind, body in report.frames if kind == "load_error"), None)
     return ProgramRun(
         result=result,
-        stdout=result.stdout.decode(errors="replace"),
+        stdout=result.stdout.decode(errors="backslashreplace"),
         error=error.got if error else "",
         error_type=error.error if error else "",
-        forged=report.forged,
+        forged=report.forged or any(kind not in ("load_error", "end") for kind, _ in report.frames),
     )
 
 
 def normalise(text: str) -> list[str]:
     """Return lines without trailing white space, and without empty lines at the end."""
-    return "\n".join(line.rstrip() for line in text.splitlines()).rstrip().split("\n")
+    return "\n".join(line.rstrip() for line in text.split("\n")).rstrip().split("\n")
 
 
-def run_io(pool: WarmPool, source: str, test: Mapping[str, Any], limits: Limits) -> TestResult:
+def run_io(pool: WarmPool, source: str, test: Mapping[str, Any], limits: Limits, setting: Setting = PLAIN) -> TestResult:
     """Run one io test.
 
     Raises:
         SandboxError: sandboxes can't be started.
     """
-    run = run_program(pool, source, str(test.get("stdin", "")), limits)
+    run = run_program(pool, source, str(test.get("stdin", "")), limits, setting)
+    log = clean(run.result.stderr.decode(errors="backslashreplace").strip(), MAX_LOG)
     if run.forged:
-        return TestResult(kind="tampered", error="wrote to the grader's channel")
+        return TAMPERED
     if run.result.limit or run.result.kills_grader or run.result.exit_code < 0:
-        return stopped(run.result)
+        return replace(stopped(run.result), log=log)
     if run.error_type:
-        return TestResult(kind="raised", error=run.error_type, got=run.error)
+        return TestResult(kind="raised", error=run.error_type, got=run.error, log=log)
     if run.result.exit_code != 0:
-        return TestResult(kind="exited", error=f"exit status {run.result.exit_code}")
+        return TestResult(kind="exited", error=f"exit status {run.result.exit_code}", log=log)
     right = normalise(run.stdout) == normalise(str(test["stdout"]))
     return TestResult(
         kind="passed" if right else "wrong",
@@ -215,38 +275,52 @@ def run_io(pool: WarmPool, source: str, test: Mapping[str, Any], limits: Limits)
         got=show(run.stdout),
         expected=show(test["stdout"]),
         shown_call=f"stdin {show(test.get('stdin', ''))}",
+        log=log,
     )
 
 
 # ---------------------------------------------------------------- assert tests
 
 
-def run_asserts(pool: WarmPool, source: str, entry_point: str | None, sources: Sequence[str], limits: Limits) -> list[TestResult]:
-    """Run all assert tests of an answer in one pair of executions: the answer in one sandbox, the tests in another.
+def run_asserts(
+    pool: WarmPool, source: str, entry_point: str | None, sources: Sequence[str], limits: Limits, setting: Setting = PLAIN
+) -> list[TestResult]:
+    """Run all assert tests of a Python answer in one pair of executions: the answer in one sandbox, the tests in another.
 
     Raises:
         SandboxError: sandboxes can't be started.
     """
     nonce, own = secrets.token_hex(8), secrets.token_hex(8)
-    served = Job(kind="serve", body={"nonce": nonce, "source": source, "entry_point": entry_point}, limits=limits)
-    leader = Job(kind="asserts", body={"nonce": own, "tests": list(sources), "entry_point": entry_point}, limits=limits)
-    judged, tester = pool.run_pair(served, leader)
+    body = {**Python.body(source, nonce, setting), "entry_point": entry_point, "handles": setting.handles}
+    tests = {"nonce": own, "tests": list(sources), "entry_point": entry_point, "files": dict(setting.files)}
+    judged, tester = pool.run_pair(Job(kind="serve", body=body, limits=limits), Job(kind="asserts", body=tests, limits=limits))
     answer, report = read_frames(judged.frames, nonce), read_frames(tester.frames, own)
-    if answer.forged:
-        return [TestResult(kind="tampered", error="wrote to the grader's channel")] * len(sources)
+    results = _judge_asserts(judged, tester, answer, report, len(sources), entry_point)
+    return [replace(result, log=log_of(judged)) for result in results]
+
+
+def _judge_asserts(
+    judged: ExecResult, tester: ExecResult, answer: Frames, report: Frames, num_tests: int, entry_point: str | None
+) -> list[TestResult]:
+    kinds = [kind for kind, _ in answer.frames]
+    if answer.forged or kinds not in ([], ["loaded"], ["loaded", "end"], ["load_error"], ["missing"]):
+        return [TAMPERED] * num_tests
     if report.forged:
         raise VerifierError("an assert test wrote to its own result channel")
-    early = next((frame for frame in answer.frames if frame[0] in ("load_error", "missing")), None)
-    if early is not None:
-        first = _raised(early[1]) if early[0] == "load_error" else TestResult(kind="missing", error=f"{entry_point} is not defined")
-        return [stopped(judged) if judged.limit else first] * len(sources)
-    results = []
-    for at in range(len(sources)):
-        kind, body = report.frames[at] if at < len(report.frames) else ("gone", {})
-        if kind == "passed":
-            results.append(TestResult(kind="passed"))
-        elif kind == "failed":
-            results.append(TestResult(kind="wrong", error=str(body.get("type")), got=str(body.get("text"))))
-        else:
-            results.append(stopped(tester if judged.stopped or judged.exit_code == 0 else judged))
-    return results
+    if kinds and (early := _early(*answer.frames[0], entry_point)) is not None:
+        return [stopped(judged) if judged.limit else early] * num_tests
+    said = dict(enumerate(report.frames))
+    if any(kind == "forged" for kind, _ in report.frames):
+        return [TAMPERED] * num_tests
+    gone = stopped(tester if judged.stopped or judged.exit_code == 0 else judged)
+    return [_judge_assert(*said.get(at, ("gone", {})), gone) for at in range(num_tests)]
+
+
+def _judge_assert(kind: str, body: Any, gone: TestResult) -> TestResult:
+    if kind == "passed":
+        return TestResult(kind="passed")
+    if kind == "failed":
+        return TestResult(kind="wrong", error=clean(body["type"], MAX_NAME), got=clean(body["text"], MAX_LOG))
+    if kind == "unfit":
+        return TestResult(kind="unfit", error=clean(body["text"], MAX_LOG))
+    return gone

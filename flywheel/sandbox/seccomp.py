@@ -102,13 +102,9 @@ DENIED: Mapping[str, tuple[int | None, int | None]] = {
     "set_mempolicy": (238, 237),
     "vmsplice": (278, 75),
 }
-# Denied as well to a judged Python process, which may start threads and nothing else.
-DENIED_TO_ONE: Mapping[str, tuple[int | None, int | None]] = {
-    "fork": (57, None),
-    "vfork": (58, None),
-    "execve": (59, 221),
-    "execveat": (322, 281),
-}
+# Denied as well to a judged process, which may start threads and nothing else; one that is no Python may become its program.
+DENIED_TO_PROGRAM: Mapping[str, tuple[int | None, int | None]] = {"fork": (57, None), "vfork": (58, None)}
+DENIED_TO_ONE: Mapping[str, tuple[int | None, int | None]] = {**DENIED_TO_PROGRAM, "execve": (59, 221), "execveat": (322, 281)}
 CLONE = (56, 220)
 CLONE3 = (435, 435)
 SOCKET = (41, 198)
@@ -175,12 +171,12 @@ def _own_process_rule() -> bytes:
     return rule.code
 
 
-def build(kind: Literal["base", "one"], machine: str | None = None) -> bytes | None:
+def build(kind: Literal["base", "one", "program"], machine: str | None = None) -> bytes | None:
     """Return a filter's program, or None on an architecture that has no table here.
 
     Args:
         kind: ``base`` is every process of a sandbox; ``one`` is added for a judged Python process: no new processes and
-            no programs.
+            no programs; ``program`` for one that becomes another program: no new processes.
         machine: As `platform.machine` names it; this machine by default.
     """
     arch = ARCHES.get(machine or platform.machine())
@@ -195,7 +191,7 @@ def build(kind: Literal["base", "one"], machine: str | None = None) -> bytes | N
     if column == 0:  # the x32 interface has numbers of its own
         program.add(JUMP_GE, 0x40000000, 0, 1)
         program.add(RETURN, KILL)
-    table = DENIED if kind == "base" else DENIED_TO_ONE
+    table = {"base": DENIED, "one": DENIED_TO_ONE, "program": DENIED_TO_PROGRAM}[kind]
     for numbers in table.values():
         number = numbers[column]
         if number is not None:
@@ -204,6 +200,6 @@ def build(kind: Literal["base", "one"], machine: str | None = None) -> bytes | N
     if kind == "base":
         program.only_if(SOCKET[column], _socket_rule())
         program.only_if(PRLIMIT[column], _own_process_rule())
-    program.only_if(CLONE[column], _clone_rule(threads_only=kind == "one"))
+    program.only_if(CLONE[column], _clone_rule(threads_only=kind != "base"))
     program.add(RETURN, ALLOW)
     return program.code

@@ -22,7 +22,7 @@ from flywheel.sandbox.base import ExecResult, Job, LimitHit, WorkerDiedError
 from flywheel.sandbox.inside.plain import HEAD
 from flywheel.sandbox.launch import NOBODY
 
-MODULES = ("plain", "runners", "zygote")
+MODULES = ("plain", "channel", "answer", "served", "node", "runners", "zygote")
 START_TIMEOUT_S = 60.0
 REPORT_GRACE_S = 20.0  # a worker that says nothing for this long after a job's wall limit is dead
 MAX_FRAMES_BYTES = 4 * 2**20  # decoded in the host's own memory
@@ -96,9 +96,9 @@ class Worker:
         return worker
 
     def _hand_over(self) -> None:
-        one = seccomp.build("one")
         setup: dict[str, Any] = {"isolated": self._isolated, "user": NOBODY, "home": self.home}
-        setup["filters"] = {"one": one.hex()} if one is not None and self._isolated else {}
+        filters = {kind: seccomp.build(kind) for kind in ("one", "program")} if self._isolated else {}
+        setup["filters"] = {kind: program.hex() for kind, program in filters.items() if program is not None}
         folder = Path(__file__).with_name("inside")
         modules = [(name, (folder / f"{name}.py").read_text(encoding="utf-8")) for name in MODULES]
         data = json.dumps({"modules": modules, "setup": setup}).encode()
@@ -181,7 +181,8 @@ class Execution:
             "num_files": limits.num_files,
             "file_bytes": limits.file_bytes,
             "keep_files": session,
-            "processes": session,
+            "filter": "none" if session else "program" if self.job.kind == "node" else "one",
+            "reserves_memory": self.job.kind == "node",
         }
         socket.send_fds(self.worker.control, [json.dumps(request).encode()], list(given.values()))
 

@@ -2,7 +2,8 @@
 
 ``encode`` makes JSON data that keeps Python's types apart (a tuple is not a list, ``True`` is not ``1``, ``2.0`` is not ``2``);
 ``decode`` rebuilds values of exactly the built-in types, so that nothing a hostile process sends can have methods of its own.
-An instance of a subclass (a `Counter`, a named tuple, an `IntEnum`) is sent as its built-in base.
+An instance of a subclass (a `Counter`, a named tuple, an `IntEnum`) is sent as its built-in base. What is not plain may be sent
+as a handle, where both sides agree to keep and revive such objects (`flywheel.sandbox.inside.served`).
 
 Frames are length-prefixed JSON: ``[nonce, number, kind, data]``.
 """
@@ -10,6 +11,7 @@ Frames are length-prefixed JSON: ``[nonce, number, kind, data]``.
 import json
 import math
 import struct
+from collections.abc import Callable
 from typing import Any
 
 MAX_DEPTH = 60
@@ -22,19 +24,23 @@ class NotPlainError(Exception):
     """A value, or a message, is not plain data."""
 
 
-def encode(value: Any) -> Any:
-    """Return JSON data that stands for the value.
+def encode(value: Any, keep: Callable[[Any], Any] | None = None) -> Any:
+    """Return JSON data that stands for the value; `keep` names a handle for what is not plain.
 
     Raises:
         NotPlainError: it holds something that is not plain data, or nests too deep, or is too large.
     """
-    return _encode(value, 0, [0])
+    return _encode(value, 0, [0], keep)
 
 
-def _encode(value: Any, depth: int, count: list[int]) -> Any:
+def _encode(value: Any, depth: int, count: list[int], keep: Callable[[Any], Any] | None) -> Any:
     count[0] += 1
     if depth > MAX_DEPTH or count[0] > MAX_NODES:
         raise NotPlainError("nested too deep" if depth > MAX_DEPTH else "too large")
+
+    def inner(part: Any) -> Any:
+        return _encode(part, depth + 1, count, keep)
+
     kind = type(value)
     if value is None or kind is bool:
         return value
@@ -47,41 +53,43 @@ def _encode(value: Any, depth: int, count: list[int]) -> Any:
         real = float.__float__(value)
         return real if math.isfinite(real) else {"f": repr(real)}
     if issubclass(kind, list):
-        return [_encode(v, depth + 1, count) for v in list.__iter__(value)]
+        return [inner(v) for v in list.__iter__(value)]
     if issubclass(kind, tuple):
-        return {"t": [_encode(v, depth + 1, count) for v in tuple.__iter__(value)]}
+        return {"t": [inner(v) for v in tuple.__iter__(value)]}
     if issubclass(kind, dict):
-        return {"d": [[_encode(k, depth + 1, count), _encode(v, depth + 1, count)] for k, v in dict.items(value)]}
+        return {"d": [[inner(k), inner(v)] for k, v in dict.items(value)]}
     if issubclass(kind, set):
-        return {"s": [_encode(v, depth + 1, count) for v in set.__iter__(value)]}
+        return {"s": [inner(v) for v in set.__iter__(value)]}
     if issubclass(kind, frozenset):
-        return {"z": [_encode(v, depth + 1, count) for v in frozenset.__iter__(value)]}
+        return {"z": [inner(v) for v in frozenset.__iter__(value)]}
     if issubclass(kind, bytes):
         return {"b": bytes.hex(value)}
     if issubclass(kind, complex):
-        return {"c": [_encode(value.real, depth + 1, count), _encode(value.imag, depth + 1, count)]}
-    raise NotPlainError(f"{kind.__name__} is not plain data")
+        return {"c": [inner(complex.__complex__(value).real), inner(complex.__complex__(value).imag)]}
+    if keep is None:
+        raise NotPlainError(f"{kind.__name__} is not plain data")
+    return {"h": keep(value)}
 
 
-def decode(data: Any) -> Any:
-    """Return the value that `encode` meant.
+def decode(data: Any, revive: Callable[[Any], Any] | None = None) -> Any:
+    """Return the value that `encode` meant; `revive` returns the object that a handle names.
 
     Raises:
         NotPlainError: no encoder makes such data.
     """
     try:
-        return _decode(data, 0)
+        return _decode(data, 0, revive)
     except (ValueError, TypeError, OverflowError) as error:
         raise NotPlainError(f"malformed plain data: {error}") from None
 
 
-def _decode(data: Any, depth: int) -> Any:
+def _decode(data: Any, depth: int, revive: Callable[[Any], Any] | None) -> Any:
     if depth > MAX_DEPTH:
         raise NotPlainError("nested too deep")
     if data is None or isinstance(data, bool | int | float | str):
         return data
     if isinstance(data, list):
-        return [_decode(v, depth + 1) for v in data]
+        return [_decode(v, depth + 1, revive) for v in data]
     if not isinstance(data, dict) or len(data) != 1:
         raise NotPlainError("malformed plain data")
     ((tag, body),) = data.items()
@@ -91,14 +99,16 @@ def _decode(data: Any, depth: int) -> Any:
         return float(body)
     if tag == "b" and isinstance(body, str):
         return bytes.fromhex(body)
+    if tag == "h" and revive is not None:
+        return revive(body)
     if not isinstance(body, list):
         raise NotPlainError("malformed plain data")
     if tag == "d":
-        pairs = [(_decode(k, depth + 1), _decode(v, depth + 1)) for k, v in body]
+        pairs = [(_decode(k, depth + 1, revive), _decode(v, depth + 1, revive)) for k, v in body]
         _check_hashes([key for key, _ in pairs])
         return dict(pairs)
-    items = [_decode(v, depth + 1) for v in body]
-    if tag == "c" and len(items) == 2:
+    items = [_decode(v, depth + 1, revive) for v in body]
+    if tag == "c" and len(items) == 2 and all(type(item) is float for item in items):
         return complex(*items)
     if tag == "t":
         return tuple(items)
@@ -128,9 +138,18 @@ def same(got: Any, expected: Any) -> bool:
     if isinstance(got, float):
         return got == expected or (math.isnan(got) and math.isnan(expected))
     if isinstance(got, dict):
-        kinds = {(type(key), key) for key in got}
-        return kinds == {(type(key), key) for key in expected} and all(same(got[key], expected[key]) for key in got)
+        kinds = {_typed(key) for key in got}
+        return kinds == {_typed(key) for key in expected} and all(same(got[key], expected[key]) for key in got)
+    if isinstance(got, set | frozenset):
+        return {_typed(item) for item in got} == {_typed(item) for item in expected}
     return bool(got == expected)
+
+
+def _typed(value: Any) -> Any:
+    """Return a hashable value with its types, all the way down, so that ``(1,)`` and ``(True,)`` differ."""
+    if isinstance(value, tuple | frozenset):
+        return type(value), type(value)(_typed(item) for item in value)
+    return type(value), "nan" if isinstance(value, float) and math.isnan(value) else value
 
 
 def pack(nonce: str, number: int, kind: str, data: Any) -> bytes:

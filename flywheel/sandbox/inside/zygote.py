@@ -20,7 +20,7 @@ import sys
 import time
 from typing import Any
 
-from flywheel.sandbox.inside import runners
+from flywheel.sandbox.inside import channel, runners
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
 CHANNEL, PEER = 3, 4
@@ -94,8 +94,8 @@ class Zygote:
             os.setsid()
             self._limit(request)
             gc.enable()
-            body = runners.receive_body(CHANNEL)
-            program = self.child_filters.get("many" if request["processes"] else "one")
+            body = channel.receive_body(CHANNEL)
+            program = self.child_filters.get(request["filter"])
             if program:
                 install_filter(program)
             status = runners.run(body, CHANNEL, PEER)
@@ -118,7 +118,8 @@ class Zygote:
         cpu = int(request["cpu_s"]) + 2
         for what, value in (
             (resource.RLIMIT_CPU, cpu),
-            (resource.RLIMIT_AS, request["memory_bytes"]),
+            # A runtime that reserves far more address space than it uses is limited in what it can write to.
+            (resource.RLIMIT_DATA if request["reserves_memory"] else resource.RLIMIT_AS, request["memory_bytes"]),
             (resource.RLIMIT_FSIZE, request["file_bytes"]),
             (resource.RLIMIT_NOFILE, request["num_files"]),
             (resource.RLIMIT_NPROC, request["num_processes"]),

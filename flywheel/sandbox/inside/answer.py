@@ -1,0 +1,66 @@
+"""Loads a judged answer: helper files beside it, what runs before it, and its source; and tells of what it raises."""
+
+import contextlib
+import linecache
+import os
+import sys
+import traceback
+import types
+from collections.abc import Mapping
+from typing import Any
+
+ANSWER = "<answer>"
+PRELUDE = "<prelude>"
+MAX_ERROR_CHARS = 1500
+
+_seen: set[str] = set()
+
+
+def ran_out_of_memory() -> bool:
+    """Whether an error that was described was a `MemoryError`."""
+    return "memory" in _seen
+
+
+def describe(error: BaseException) -> dict[str, str]:
+    """Return an error's type and the part of its traceback that lies in the answer."""
+    try:
+        shown = traceback.TracebackException(type(error), error, error.__traceback__, limit=-8)
+        shown.stack = traceback.StackSummary.from_list([f for f in shown.stack if f.filename == ANSWER])
+        shown.__cause__ = shown.__context__ = None
+        text = "".join(shown.format())
+    except BaseException:  # noqa: BLE001 - a hostile exception may raise anything while it is shown
+        text = "(an error that can't be shown)"
+    if issubclass(type(error), MemoryError):
+        _seen.add("memory")
+    return {"type": type(error).__name__[:100], "text": text[-MAX_ERROR_CHARS:]}
+
+
+def put_files(files: Mapping[str, str]) -> None:
+    """Write helper files into the working folder, afresh and for reading, and let modules among them be imported."""
+    for path, text in files.items():
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        with open(path, "x", encoding="utf-8", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o444)) as file:
+            file.write(text)
+    if files:
+        sys.path.insert(0, os.getcwd())
+
+
+def load(body: dict[str, Any], name: str) -> types.ModuleType:
+    """Run the answer's source as a module of its own, after its prelude, and return it."""
+    source: str = body.pop("source")
+    prelude: str = body.pop("prelude", "")
+    put_files(body.pop("files", {}))
+    linecache.cache[ANSWER] = (len(source), None, source.splitlines(keepends=True), ANSWER)
+    module = types.ModuleType(name)
+    sys.modules[name] = module
+    if prelude:
+        exec(compile(prelude, PRELUDE, "exec"), module.__dict__)
+    exec(compile(source, ANSWER, "exec"), module.__dict__)
+    return module
+
+
+def flush() -> None:
+    """Write out what the answer has printed."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()

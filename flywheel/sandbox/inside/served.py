@@ -1,0 +1,289 @@
+"""Assert tests in two sandboxes: the judged process serves calls to its functions, the tests' process makes them.
+
+Requests are ``[number, operation, target, args, kwargs]``, replies frames with that number; both are plain data by value. In the
+mode of lower trust (``handles``) what is not plain stays in the judged process and the tests hold a `Handle`, which has
+the judged process do whatever is done to it. A handle never equals plain data, whatever the answer's ``__eq__`` says.
+"""
+
+import builtins
+import json
+import operator
+import os
+import select
+import types
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from flywheel.sandbox.inside import plain
+from flywheel.sandbox.inside.answer import describe, flush, load, put_files
+from flywheel.sandbox.inside.channel import MAX_MESSAGE_BYTES, PeerGoneError, Sender, read_message, write_all
+
+EXIT_EXCEPTION = 1
+MAX_TEXT = 200
+
+
+def _call(function: Any, *args: Any, **kwargs: Any) -> Any:
+    return function(*args, **kwargs)
+
+
+# What a test may do to an object of the answer's own: the method that Python looks up, and what the judged process does then.
+OPERATIONS: Mapping[str, Callable[..., Any]] = {
+    "__call__": _call,
+    "__getattr__": getattr,
+    "__setattr__": setattr,
+    "__str__": str,
+    "__repr__": repr,
+    "__bool__": bool,
+    "__len__": len,
+    "__iter__": iter,
+    "__next__": next,
+    "__int__": int,
+    "__float__": float,
+    "__round__": round,
+    "__reversed__": reversed,
+    "__contains__": operator.contains,
+    "__getitem__": operator.getitem,
+    "__setitem__": operator.setitem,
+    "__delitem__": operator.delitem,
+    "__and__": operator.and_,
+    "__or__": operator.or_,
+    **{f"__{name}__": getattr(operator, name) for name in ("eq", "ne", "lt", "le", "gt", "ge", "neg", "pos", "abs", "invert")},
+    **{f"__{name}__": getattr(operator, name) for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "xor")},
+}
+
+
+# ---------------------------------------------------------------- the judged process
+
+
+class Objects:
+    """The answer's objects that tests hold handles of."""
+
+    def __init__(self) -> None:
+        self._kept: list[Any] = []
+        self._numbers: dict[int, int] = {}
+
+    def keep(self, value: Any) -> int:
+        """Return the handle of an object; the same object has one handle."""
+        if id(value) not in self._numbers:
+            self._numbers[id(value)] = len(self._kept)
+            self._kept.append(value)
+        return self._numbers[id(value)]
+
+    def revive(self, number: Any) -> Any:
+        """Return the object of a handle."""
+        return self._kept[number]
+
+
+def run_serve(body: dict[str, Any], channel: int, peer: int) -> int:
+    """Load the answer and serve calls to it over the peer socket until that is closed."""
+    send = Sender(channel, body["nonce"])
+    name, objects = body.pop("entry_point"), Objects() if body.pop("handles", False) else None
+    try:
+        names = load(body, "answer").__dict__
+    except BaseException as error:  # noqa: BLE001 - whatever an answer raises is its result
+        send("load_error", describe(error))
+        return EXIT_EXCEPTION
+    if name is not None and not callable(names.get(name)):
+        send("missing")
+        return EXIT_EXCEPTION
+    send("loaded")
+    while True:
+        try:
+            request = json.loads(read_message(peer))
+        except PeerGoneError:
+            break
+        number, operation, target, args, kwargs = plain.decode(request, objects.revive if objects else None)
+        reply = plain.pack("", number, *_serve(names, objects, operation, target, args, kwargs))
+        if len(reply) > MAX_MESSAGE_BYTES:
+            reply = plain.pack("", number, "error", _failure(plain.NotPlainError("too large")))
+        write_all(peer, reply)
+    send("end")
+    flush()
+    return 0
+
+
+def _serve(
+    names: Mapping[str, Any], objects: Objects | None, operation: str, target: Any, args: list[Any], kwargs: dict[str, Any]
+) -> tuple[str, Any]:
+    if operation == "name":
+        if not callable(names.get(target)):
+            return "missing", target
+        operation, target = "__call__", names[target]
+    try:
+        return "value", plain.encode(OPERATIONS[operation](target, *args, **kwargs), objects.keep if objects else None)
+    except BaseException as error:  # noqa: BLE001 - whatever an answer raises is its result
+        return "error", _failure(error)
+
+
+def _failure(error: BaseException) -> dict[str, Any]:
+    """Return what a test may learn of an error: the names of its types, nearest first, and its arguments where they are plain."""
+    try:
+        args = plain.encode(list(error.args))
+    except BaseException:  # noqa: BLE001 - a hostile exception's arguments may be anything
+        args = []
+    return {**describe(error), "bases": [base.__name__ for base in type(error).__mro__], "args": args}
+
+
+# ---------------------------------------------------------------- the tests' process
+
+
+class Unfit(BaseException):
+    """A test does what no answer could help."""
+
+
+class Link:
+    """The tests' end of the socket. What breaks it is remembered, so that no test can pass by swallowing the exception."""
+
+    def __init__(self, peer: int) -> None:
+        self._peer = peer
+        self._number = 0
+        self.asked = 0  # requests of the test that runs
+        self.lost: str | None = None
+
+    def ask(self, operation: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Have the judged process do one thing and return what comes of it, or raise what it raised."""
+        if self.lost:
+            raise PeerGoneError
+        self.asked += 1
+        self._number += 1
+        try:
+            request = json.dumps(plain.encode([self._number, operation, target, list(args), kwargs], _number_of)).encode()
+        except plain.NotPlainError as error:
+            if self.asked == 1:  # the answer has not said a word in this test yet
+                raise Unfit(f"it passes what is not plain data: {error}") from None
+            raise TypeError(str(error)) from None
+        try:
+            kind, data = self._exchange(plain.HEAD.pack(len(request)) + request)
+            if kind == "value":
+                return plain.decode(data, self._revive)
+            raise _error(operation, kind, data)
+        except plain.NotPlainError:
+            self.lost = "forged"
+        except (OSError, PeerGoneError):
+            self.lost = "gone"
+        raise PeerGoneError
+
+    def _exchange(self, request: bytes) -> tuple[str, Any]:
+        if select.select([self._peer], [], [], 0)[0] and os.read(self._peer, 1):
+            raise plain.NotPlainError("a reply that nobody asked for")
+        write_all(self._peer, request)
+        _, number, kind, data = plain.unpack(read_message(self._peer, MAX_MESSAGE_BYTES))
+        if number != self._number:
+            raise plain.NotPlainError("a reply to something else")
+        return kind, data
+
+    def _revive(self, number: Any) -> Any:
+        if type(number) is not int:
+            raise plain.NotPlainError("not a handle")
+        return Handle(self, number)
+
+
+def _number_of(value: Any) -> int:
+    if type(value) is not Handle:
+        raise plain.NotPlainError(f"{type(value).__name__} is not plain data")
+    number: int = object.__getattribute__(value, "_number")
+    return number
+
+
+def _error(operation: str, kind: str, data: Any) -> Exception:
+    """Return the exception that stands for the answer's: the nearest of Python's own types, with its arguments where they are plain."""
+    if kind == "missing":
+        return NameError(f"name {data!r} is not defined")
+    if kind != "error" or not isinstance(data, dict) or not isinstance(data.get("bases"), list):
+        raise plain.NotPlainError("malformed result")
+    found = (getattr(builtins, name, None) for name in data["bases"] if isinstance(name, str))
+    raised = next((kind for kind in found if isinstance(kind, type) and issubclass(kind, Exception)), RuntimeError)
+    if issubclass(raised, StopIteration | StopAsyncIteration) and operation != "__next__":
+        raised = RuntimeError  # it would end the test's own loops early, and an assert inside them would never run
+    args = plain.decode(data.get("args"))
+    if not isinstance(args, list):
+        raise plain.NotPlainError("malformed result")
+    try:
+        return raised(*args)
+    except Exception:  # noqa: BLE001 - a type that takes other arguments
+        return RuntimeError(*args)
+
+
+class Handle:
+    """An object of the answer's that stays with it."""
+
+    __slots__ = ("_link", "_number")
+
+    def __init__(self, link: Link, number: int) -> None:
+        object.__setattr__(self, "_link", link)
+        object.__setattr__(self, "_number", number)
+
+    def __hash__(self) -> int:
+        return hash(("handle", object.__getattribute__(self, "_number")))
+
+
+def _forwarded(name: str) -> Callable[..., Any]:
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if name in ("__eq__", "__ne__") and type(args[0]) is not Handle:
+            return name == "__ne__"
+        link: Link = object.__getattribute__(self, "_link")
+        return link.ask(name, self, args, kwargs)
+
+    return method
+
+
+for _name in OPERATIONS:
+    setattr(Handle, _name, _forwarded(_name))
+
+
+def _proxy(name: str, link: Link) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return link.ask("name", name, args, kwargs)
+
+    call.__name__ = name
+    return call
+
+
+def _names(code: types.CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names(constant)
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)[:MAX_TEXT]
+    except BaseException:  # noqa: BLE001 - it may hold a handle, and showing one asks the answer
+        return ""
+
+
+def _run_test(source: str, entry_point: str | None, link: Link) -> tuple[str, dict[str, str]]:
+    """Return how one test went: passed, failed, or unfit where that has nothing to do with the answer."""
+    namespace: dict[str, Any] = {"__name__": "test"}
+    link.asked = 0
+    said = {"type": "", "text": ""}
+    kind = "passed"
+    try:
+        code = compile(source, "<test>", "exec")
+        wanted = {entry_point} if entry_point else set(_names(code)) - set(dir(builtins))
+        namespace.update({name: _proxy(name, link) for name in wanted})
+        exec(code, namespace)
+    except Unfit as error:
+        return "unfit", {"type": "", "text": str(error)}
+    except BaseException as error:  # noqa: BLE001 - a test fails by raising
+        kind, said = "failed", {"type": type(error).__name__, "text": _text(error)}
+    if link.lost:
+        return link.lost, said
+    if not link.asked:  # nothing that an answer does could have changed this
+        what = "passes" if kind == "passed" else f"fails ({said['type']}: {said['text']})"
+        return "unfit", {"type": "", "text": f"it {what} without calling the answer"}
+    return kind, said
+
+
+def run_asserts(body: dict[str, Any], channel: int, peer: int) -> int:
+    """Run each test's source in a namespace of its own, where the answer's names are proxies."""
+    send = Sender(channel, body["nonce"])
+    put_files(body["files"])
+    link = Link(peer)
+    for source in body["tests"]:
+        send(*_run_test(source, body["entry_point"], link))
+        if link.lost:
+            return EXIT_EXCEPTION
+    send("end")
+    return 0
