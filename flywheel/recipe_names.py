@@ -61,7 +61,9 @@ def _environment_problems(section: str, config: EnvironmentConfig, classes: list
     if verifier is not None:
         found, problems = _look_up("verifiers", verifier, f"{where}.verifier")
         yield from problems
-        classes += [found] if found is not None else []
+        if found is not None:
+            classes.append(found)
+            yield from _kwargs_problems(found, config.verifier_kwargs, f"{where}.verifier_kwargs")
     elif threshold is None:
         yield (
             f"{where}: it has no verifier, so its own rewards would be trusted; say {where}.solved_threshold "
@@ -80,6 +82,16 @@ def _look_up(kind: Kind, name: str, where: str) -> tuple[Any, list[str]]:
         return None, [f"{where}: {problem}" for problem in error.problems]
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a plug-in's module may raise anything as it is imported
         return None, [f"{where}: importing {name!r} raised {type(error).__name__}: {error}; mend its module"]
+
+
+def _kwargs_problems(verifier: Any, kwargs: Mapping[str, Any], where: str) -> Iterator[str]:
+    try:
+        parameters = inspect.signature(verifier).parameters.values()
+    except (TypeError, ValueError):
+        return
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        known = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        yield from (f"{where}.{name}: the verifier takes no such argument: {closest(name, known)}" for name in kwargs if name not in known)
 
 
 def _family_problems(where: str, cls: Any, config: EnvironmentConfig) -> Iterator[str]:

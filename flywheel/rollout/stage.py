@@ -105,7 +105,7 @@ def _maker(cls: Any, config: EnvironmentConfig) -> Callable[[], Any]:
 def _verifier(section: str, cls: Any, config: EnvironmentConfig) -> Verifier:
     name = config.verifier or getattr(cls, "verifier", None)
     if name is not None:
-        verifier: Verifier = resolve("verifiers", name)()
+        verifier: Verifier = resolve("verifiers", name)(**config.verifier_kwargs)
         return verifier
     threshold = config.solved_threshold if config.solved_threshold is not None else getattr(cls, "solved_threshold", None)
     if threshold is None:

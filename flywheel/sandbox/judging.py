@@ -292,8 +292,9 @@ def run_asserts(
     """
     nonce, own = secrets.token_hex(8), secrets.token_hex(8)
     body = {**Python.body(source, nonce, setting), "entry_point": entry_point, "handles": setting.handles}
-    tests = {"nonce": own, "tests": list(sources), "entry_point": entry_point, "files": dict(setting.files)}
-    judged, tester = pool.run_pair(Job(kind="serve", body=body, limits=limits), Job(kind="asserts", body=tests, limits=limits))
+    tests = {"nonce": own, "tests": list(sources), "entry_point": entry_point, "files": dict(setting.files), "handles": setting.handles}
+    patient = replace(limits, idle_s=limits.wall_s)  # the tests wait while the answer works, which takes long on a busy machine
+    judged, tester = pool.run_pair(Job(kind="serve", body=body, limits=limits), Job(kind="asserts", body=tests, limits=patient))
     answer, report = read_frames(judged.frames, nonce), read_frames(tester.frames, own)
     results = _judge_asserts(judged, tester, answer, report, len(sources), entry_point)
     return [replace(result, log=log_of(judged)) for result in results]

@@ -93,6 +93,7 @@ class JavaScript:
 
     name = "javascript"
     kinds = frozenset({"call", "io"})
+    program_name = "node"
     needs = "node is not on the sandbox's PATH (/usr/local/bin, /usr/bin, /bin): apt-get install nodejs, or a sandbox image that has it"
 
     def calls(self, source: str, entry_point: str, calls: Sequence[str], *, nonce: str, setting: Setting, limits: Limits) -> Job:
@@ -104,11 +105,10 @@ class JavaScript:
         """Return the job that runs the answer as a program."""
         return self._job(source, nonce, setting, limits, stdin, {"calls": None})
 
-    @staticmethod
-    def _job(source: str, nonce: str, setting: Setting, limits: Limits, stdin: bytes, more: Mapping[str, object]) -> Job:
+    def _job(self, source: str, nonce: str, setting: Setting, limits: Limits, stdin: bytes, more: Mapping[str, object]) -> Job:
         whole = f"{setting.prelude}\n{source}" if setting.prelude else source
         memory = max(limits.memory_bytes, NODE_MEMORY_BYTES)
-        body = {"nonce": nonce, "source": whole, "files": dict(setting.files), "memory_bytes": memory, **more}
+        body = {"program": self.program_name, "nonce": nonce, "source": whole, "files": dict(setting.files), "memory_bytes": memory, **more}
         return Job(kind="node", body=body, limits=replace(limits, memory_bytes=memory), stdin=stdin)
 
     def same(self, got: Any, expected: Any) -> bool:

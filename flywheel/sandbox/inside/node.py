@@ -33,7 +33,7 @@ def run_node(body: dict[str, Any], channel: int) -> int:
         arguments = [HARNESS]
     environment = {name: value for name, value in os.environ.items() if name in ("HOME", "LANG", "PATH", "TMPDIR")}
     try:
-        os.execvpe("node", ["node", *flags, *arguments], environment)
+        os.execvpe(body["program"], ["node", *flags, *arguments], environment)
     except FileNotFoundError:
-        send("no_program", "node")
+        send("no_program")
     return EXIT_NO_PROGRAM

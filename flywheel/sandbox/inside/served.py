@@ -79,7 +79,7 @@ def run_serve(body: dict[str, Any], channel: int, peer: int) -> int:
     send = Sender(channel, body["nonce"])
     name, objects = body.pop("entry_point"), Objects() if body.pop("handles", False) else None
     try:
-        names = load(body, "answer").__dict__
+        names = dict(load(body, "answer").__dict__)  # what it calls itself by then; a later change of mind does not count
     except BaseException as error:  # noqa: BLE001 - whatever an answer raises is its result
         send("load_error", describe(error))
         return EXIT_EXCEPTION
@@ -134,8 +134,9 @@ class Unfit(BaseException):
 class Link:
     """The tests' end of the socket. What breaks it is remembered, so that no test can pass by swallowing the exception."""
 
-    def __init__(self, peer: int) -> None:
+    def __init__(self, peer: int, *, handles: bool) -> None:
         self._peer = peer
+        self._revive = self._handle if handles else None
         self._number = 0
         self.asked = 0  # requests of the test that runs
         self.lost: str | None = None
@@ -154,14 +155,16 @@ class Link:
             raise TypeError(str(error)) from None
         try:
             kind, data = self._exchange(plain.HEAD.pack(len(request)) + request)
-            if kind == "value":
-                return plain.decode(data, self._revive)
-            raise _error(operation, kind, data)
+            outcome = plain.decode(data, self._revive) if kind == "value" else _error(operation, kind, data)
         except plain.NotPlainError:
             self.lost = "forged"
         except (OSError, PeerGoneError):
             self.lost = "gone"
-        raise PeerGoneError
+        if self.lost:
+            raise PeerGoneError
+        if kind == "value":
+            return outcome
+        raise outcome
 
     def _exchange(self, request: bytes) -> tuple[str, Any]:
         if select.select([self._peer], [], [], 0)[0] and os.read(self._peer, 1):
@@ -172,7 +175,7 @@ class Link:
             raise plain.NotPlainError("a reply to something else")
         return kind, data
 
-    def _revive(self, number: Any) -> Any:
+    def _handle(self, number: Any) -> Any:
         if type(number) is not int:
             raise plain.NotPlainError("not a handle")
         return Handle(self, number)
@@ -280,7 +283,7 @@ def run_asserts(body: dict[str, Any], channel: int, peer: int) -> int:
     """Run each test's source in a namespace of its own, where the answer's names are proxies."""
     send = Sender(channel, body["nonce"])
     put_files(body["files"])
-    link = Link(peer)
+    link = Link(peer, handles=body["handles"])
     for source in body["tests"]:
         send(*_run_test(source, body["entry_point"], link))
         if link.lost:

@@ -1,0 +1,148 @@
+"""JavaScript answers: references pass, wrong answers fail, hacks never score, and a sandbox without node is nobody's fault."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import pytest
+
+from flywheel.errors import SandboxError
+from flywheel.sandbox.languages import JavaScript
+from flywheel.types import Task, Trajectory, Verdict
+from flywheel.verifiers.code import CodeVerifier
+
+needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="no node on this machine (apt-get install nodejs)")
+CALLS = {
+    "entry_point": "f",
+    "public_tests": [{"kind": "call", "args": [[10, 9, 1]], "expected": [1, 9, 10]}],
+    "hidden_tests": [{"kind": "call", "args": [[4, 0]], "expected": [0, 4]}, {"kind": "call", "args": [[]], "expected": []}],
+}
+PROGRAM = {
+    "entry_point": None,
+    "public_tests": [{"kind": "io", "stdin": "2\n", "stdout": "4"}],
+    "hidden_tests": [{"kind": "io", "stdin": "5\n", "stdout": "10"}],
+}
+SORTS = "xs.sort((a, b) => a - b)"
+
+
+def judged(answer: str, payload: dict[str, Any], **more: Any) -> Verdict:
+    whole = {"language": "javascript", "limits": {"wall_s": 1.0, "memory_mb": 128}, **payload, **more}
+    task = Task.create(env="code", family="test", prompt="", payload=whole)
+    return CodeVerifier().verify(task, Trajectory(task_id=task.id, turns=(), stop_reason="terminated", answer=answer))
+
+
+REFERENCES = {
+    "function": (CALLS, f"function f(xs) {{ return {SORTS}; }}"),
+    "constant": (CALLS, f"'use strict'; const f = (xs) => {SORTS};"),
+    "exported": (CALLS, f"module.exports = {{ f: (xs) => {SORTS} }};"),
+    "asynchronous": (CALLS, f"async function f(xs) {{ await null; return {SORTS}; }}"),
+    "prints": (CALLS, f"function f(xs) {{ console.log(xs); return {SORTS}; }}"),
+    "requires": (CALLS, f"const assert = require('assert'); function f(xs) {{ assert(xs); return {SORTS}; }}"),
+    "program": (PROGRAM, "console.log(2 * require('fs').readFileSync(0, 'utf8'));"),
+    "program with events": (PROGRAM, "process.stdin.on('data', (text) => console.log(2 * text));"),
+}
+WRONG = {
+    "sorts text": (CALLS, "function f(xs) { return xs.sort(); }"),
+    "strings": (CALLS, f"function f(xs) {{ return {SORTS}.map(String); }}"),
+    "throws": (CALLS, "function f(xs) { throw new TypeError('no'); }"),
+    "syntax": (CALLS, "function f(xs) return"),
+    "no function": (CALLS, "function g(xs) {}"),
+    "nothing": (CALLS, f"function f(xs) {{ {SORTS}; }}"),
+    "loop": (CALLS, "function f(xs) { for (;;); }"),
+    "heap": (CALLS, "function f(xs) { const a = []; for (;;) a.push(new Array(1e6).fill(0)); }"),
+    "buffers": (CALLS, "function f(xs) { const a = []; for (;;) a.push(Buffer.alloc(1e7, 1)); }"),
+    "recursion": (CALLS, "function f(xs) { return f(xs); }"),
+    "program": (PROGRAM, "console.log(4);"),
+    "program throws": (PROGRAM, "console.log(2 * require('fs').readFileSync(0, 'utf8')); throw 1;"),
+}
+HACKS = {
+    "exits": (CALLS, "process.exit(0);"),
+    "exits in the call": (CALLS, "function f() { process.exit(0); }"),
+    "never settles": (CALLS, "function f() { return new Promise(() => {}); }"),
+    "kills itself": (CALLS, "function f() { process.kill(process.pid, 'SIGKILL'); }"),
+    "aborts": (CALLS, "function f() { process.abort(); }"),
+    "starts a program": (CALLS, "function f(xs) { require('child_process').execSync('true'); return xs.sort((a, b) => a - b); }"),
+    "reads the host": (CALLS, "function f(xs) { require('fs').readFileSync('/etc/passwd'); return xs.sort((a, b) => a - b); }"),
+    "patches JSON": (CALLS, "JSON.stringify = () => '[1,9,10]'; JSON.parse = () => [1]; function f(xs) { return xs; }"),
+    "patches arrays": (CALLS, "Array.isArray = () => true; Array.from = () => [1, 9, 10]; function f(xs) { return xs; }"),
+    "always equal": (CALLS, "function f() { return { valueOf: () => [1, 9, 10], toJSON: () => [1, 9, 10], length: 3 }; }"),
+    "proxy": (CALLS, "function f() { return new Proxy([], { get: (t, k) => (k === 'length' ? 3 : () => 1) }); }"),
+    "looks for what is expected": (
+        CALLS,
+        "function f(xs) { for (const k of Object.keys(globalThis)) if (globalThis[k]?.expected) return k; return xs; }",
+    ),
+    "reads the job": (CALLS, "function f(xs) { return JSON.parse(require('fs').readFileSync('.job', 'utf8')).calls[0]; }"),
+    "a thread goes on": (CALLS, "new (require('worker_threads').Worker)('for (;;);', { eval: true }); function f(xs) { return xs; }"),
+    "floods": (CALLS, "function f() { for (;;) require('fs').writeSync(1, 'x'.repeat(1e5)); }"),
+    "hard-coded": (CALLS, "function f(xs) { return xs.length === 3 ? [1, 9, 10] : xs; }"),
+    "program exits": (PROGRAM, "console.log(4); process.exitCode = 0;"),
+}
+FRAME = (
+    "const p = Buffer.from(JSON.stringify({0})); const h = Buffer.alloc(4); h.writeUInt32BE(p.length);"
+    "require('fs').writeSync(3, Buffer.concat([h, p]));"
+)
+TAMPERING = {
+    "no nonce": FRAME.replace("{0}", "['', 0, 'value', [1, 9, 10]]") + "function f(xs) { return xs; }",
+    "claims that node is missing": FRAME.replace("{0}", "['x', 0, 'no_program', null]") + "process.exit(127);",
+}
+
+
+@needs_node
+@pytest.mark.parametrize("name", REFERENCES)
+def test_references_are_solved(name: str) -> None:
+    payload, answer = REFERENCES[name]
+    verdict = judged(answer, payload)
+    assert (verdict.outcome, verdict.reward) == ("solved", 1.0), verdict
+
+
+@needs_node
+@pytest.mark.parametrize("name", [*WRONG, *HACKS])
+def test_nothing_else_scores(name: str) -> None:
+    payload, answer = {**WRONG, **HACKS}[name]
+    verdict = judged(answer, payload)
+    assert verdict.outcome in ("failed", "tampered")
+    assert verdict.reward == 0.0
+
+
+@needs_node
+@pytest.mark.parametrize("name", TAMPERING)
+def test_forged_frames_are_tampering(name: str) -> None:
+    assert judged(TAMPERING[name], CALLS).outcome == "tampered"
+
+
+@needs_node
+def test_limits_and_errors_are_named() -> None:
+    assert "CPU time limit" in judged(WRONG["loop"][1], CALLS).evidence
+    assert "memory limit" in judged(WRONG["heap"][1], CALLS).evidence
+    thrown = judged(WRONG["throws"][1], CALLS).evidence
+    assert "TypeError: no" in thrown
+    assert "answer.js:1" in thrown
+    assert judged(WRONG["sorts text"][1], CALLS).evidence == "f([10, 9, 1]): got [1, 10, 9], expected [1, 9, 10]"
+
+
+@needs_node
+def test_values_cross_with_their_meaning() -> None:
+    tests = [
+        {"kind": "call", "args": ["pair"], "expected": {"a": [1, 2.5, None, True], "é": "⊢"}},
+        {"kind": "call", "args": ["whole"], "expected": 2.0},
+        {"kind": "call", "args": ["big"], "expected": 2**70},
+    ]
+    answer = "const f = (k) => ({ pair: { a: [1, 2.5, null, true], 'é': '⊢' }, whole: 2, big: 2n ** 70n })[k];"
+    assert judged(answer, {"entry_point": "f", "hidden_tests": tests}).outcome == "solved"
+    ones = [{"kind": "call", "args": [], "expected": True}]
+    assert judged("const f = () => 1;", {"entry_point": "f", "hidden_tests": ones}).outcome == "failed"
+
+
+@needs_node
+def test_prelude_and_files() -> None:
+    more = {"prelude": "const double = (x) => 2 * x;", "files": {"lib.js": "exports.two = 2;"}}
+    answer = "const { two } = require('./lib.js'); function f() { return double(two); }"
+    assert judged(answer, {"entry_point": "f", "hidden_tests": [{"kind": "call", "expected": 4}]}, **more).outcome == "solved"
+
+
+def test_a_sandbox_without_node_is_nobodys_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(JavaScript, "program_name", "no-such-node")
+    for payload in (CALLS, PROGRAM):
+        with pytest.raises(SandboxError, match="apt-get install nodejs"):
+            judged("console.log(1)", payload)

@@ -1,0 +1,266 @@
+"""What an answer finds around it: helper files, a prelude, limits of single tests, handles; and what is told of a failure."""
+
+# ruff: noqa: E501 - answers are lines of data
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from flywheel.types import Task, Trajectory, Verdict
+from flywheel.verifiers.code import CodeVerifier
+from flywheel.verifiers.code_payload import CodePayload
+
+LIMITS = {"wall_s": 0.5, "memory_mb": 128}
+
+
+def call(expected: object, *args: object, **more: object) -> dict[str, object]:
+    return {"kind": "call", "args": list(args), "expected": expected, **more}
+
+
+def check(source: str, **more: object) -> dict[str, object]:
+    return {"kind": "assert", "source": source, **more}
+
+
+def judged(answer: str, *, partial_credit: bool = False, **payload: Any) -> Verdict:
+    task = Task.create(env="code", family="test", prompt="", payload={"entry_point": "f", "limits": LIMITS, **payload})
+    attempt = Trajectory(task_id=task.id, turns=(), stop_reason="terminated", answer=answer)
+    return CodeVerifier(partial_credit=partial_credit).verify(task, attempt)
+
+
+# ---------------------------------------------------------------- files and prelude
+
+FILES = {"words.txt": "one\ntwo\n", "lib/helpers.py": "def double(x):\n    return 2 * x\n"}
+READS = "from lib.helpers import double\ndef f(n):\n    return [double(n), open('words.txt').read().split()]\n"
+
+
+@pytest.mark.parametrize("test", [call([6, ["one", "two"]], 3), check("assert f(3) == [6, ['one', 'two']]")])
+def test_helper_files_lie_beside_the_answer(test: dict[str, object]) -> None:
+    assert judged(READS, files=FILES, hidden_tests=[test]).outcome == "solved"
+    assert judged(READS, hidden_tests=[test]).outcome == "failed"
+
+
+def test_a_program_has_its_files_and_the_tests_have_theirs() -> None:
+    program = {"kind": "io", "stdin": "1\n", "stdout": "two"}
+    assert (
+        judged("print(open('words.txt').read().split()[int(input())])", entry_point=None, files=FILES, hidden_tests=[program]).reward == 1
+    )
+    reads = check("from lib.helpers import double\nassert f(2) == double(2)")
+    assert judged("def f(n):\n    return 2 * n\n", files=FILES, hidden_tests=[reads]).outcome == "solved"
+
+
+def test_files_are_written_afresh_for_every_execution() -> None:
+    spoils = "import os\nos.unlink('words.txt')\nopen('words.txt', 'w').write('three')\nos.unlink('lib/helpers.py')\nprint(input())"
+    first = {"kind": "io", "stdin": "1", "stdout": "1"}
+    assert judged(spoils, entry_point=None, files=FILES, hidden_tests=[first, first]).outcome == "solved"
+    # The tests' own copy is out of the answer's reach.
+    cheats = "import os\nos.unlink('lib/helpers.py')\nopen('lib/helpers.py', 'w').write('double = len')\ndef f(n):\n    return 0\n"
+    assert judged(cheats, files=FILES, hidden_tests=[check("from lib.helpers import double\nassert f(2) == double(2)")]).outcome == "failed"
+
+
+def test_the_prelude_runs_before_the_answer_in_its_module() -> None:
+    prelude = "import math\ndef area(r):\n    return math.floor(math.pi * r * r)\n"
+    answer = "from __future__ import annotations\ndef f(r):\n    return area(r) + math.floor(0.5)\n"
+    for test in (call(12, 2), check("assert f(2) == 12")):
+        assert judged(answer, prelude=prelude, hidden_tests=[test]).outcome == "solved"
+    assert "line 3" in judged("def f(r):\n    x = area(r)\n    return x / 0\n", prelude=prelude, public_tests=[call(12, 2)]).evidence
+
+
+# ---------------------------------------------------------------- limits of single tests
+
+
+def test_a_test_with_limits_has_an_execution_of_its_own() -> None:
+    slow = "def f(n):\n    while n:\n        pass\n    return 0\n"
+    hidden = [call(0, 0), call(0, 1, limits={"wall_s": 0.1}), call(0, 0)]
+    verdict = judged(slow, hidden_tests=hidden, partial_credit=True)
+    assert [check.name for check in verdict.checks if not check.passed] == ["limit"]
+    assert verdict.reward == pytest.approx(0.5 * 2 / 3)
+
+
+def test_a_test_may_have_more_time_than_the_others() -> None:
+    spins = (
+        "import time\ndef f(s):\n    start = time.process_time()\n    while time.process_time() < start + s:\n        pass\n    return 1\n"
+    )
+    generous = {"limits": {"wall_s": 5.0}}
+    assert judged(spins, limits={"wall_s": 0.2}, hidden_tests=[call(1, 0), call(1, 0.4, **generous)]).outcome == "solved"
+    assert judged(spins, limits={"wall_s": 0.2}, hidden_tests=[call(1, 0.4)]).outcome == "failed"
+    assert judged(spins, limits={"wall_s": 0.2}, hidden_tests=[check("assert f(0.4) == 1", **generous)]).outcome == "solved"
+
+
+def test_an_absurdly_small_memory_still_starts_an_interpreter() -> None:
+    assert judged("def f():\n    return 1\n", limits={"memory_mb": 1}, hidden_tests=[call(1)]).outcome == "solved"
+
+
+# ---------------------------------------------------------------- tests that can't judge
+
+UNFIT = {
+    "vacuous": "def check(candidate):\n    assert candidate(1) == 2\n",
+    "constant": "assert 1 + 1 == 2",
+    "only looks": "assert callable(f)",
+    "fails by itself": "assert False",
+    "needs what is not there": "import numpy as np\nassert f(1) == np.int64(2)",
+    "imports the answer": "from solution import f\nassert f(1) == 2",
+    "a name that is not there": "assert check_it(f(1))",
+    "passes a function": "assert f(lambda x: x) == 2",
+    "exits": "raise SystemExit(0)",
+}
+
+
+@pytest.mark.parametrize("name", [name for name in UNFIT if name != "a name that is not there"])
+def test_a_test_that_no_answer_could_help_is_the_tasks_fault(name: str) -> None:
+    with pytest.raises(ValueError, match=r"code payload: hidden_tests\[1\] can't be used: it "):
+        judged("def f(x):\n    return x + 1\n", hidden_tests=[check("assert f(1) == 2"), check(UNFIT[name])])
+
+
+@pytest.mark.parametrize(
+    "answer", ["def f(x):\n    return {x}.__iter__\n", "def f(x):\n    return [[x]] * 10**6\n", "def f(x):\n    raise SystemExit\n"]
+)
+def test_an_answer_makes_no_test_unfit(answer: str) -> None:
+    test = "a = f(1)\nassert f([a] * 3) == 3\nassert f(iter([a])) == 1"
+    assert judged(answer, hidden_tests=[check(test)]).outcome == "failed"
+
+
+# ---------------------------------------------------------------- exceptions and handles
+
+
+def test_exceptions_keep_their_nearest_type_and_their_arguments() -> None:
+    answer = (
+        "class Mine(KeyError):\n    pass\ndef f(kind):\n    if kind == 'own':\n        raise Mine('k', 1)\n"
+        "    if kind == 'unicode':\n        b'\\xff'.decode()\n    if kind == 'object':\n        raise ValueError(object())\n    open('/none')\n"
+    )
+    test = (
+        "def raised(kind):\n    try:\n        f(kind)\n    except Exception as error:\n        return error\n"
+        "own = raised('own')\nassert type(own) is KeyError and own.args == ('k', 1)\n"
+        "assert isinstance(raised('unicode'), UnicodeDecodeError)\nassert isinstance(raised('file'), FileNotFoundError)\n"
+        "assert isinstance(raised('object'), ValueError)"
+    )
+    assert judged(answer, hidden_tests=[check(test)]).outcome == "solved"
+
+
+STACK = """
+class Stack:
+    def __init__(self):
+        self.items = []
+        self.name = 'stack'
+    def push(self, x):
+        self.items.append(x)
+        return self
+    def pop(self):
+        return self.items.pop()
+    def __len__(self):
+        return len(self.items)
+    def __iter__(self):
+        return iter(self.items)
+    def __contains__(self, x):
+        return x in self.items
+    def __getitem__(self, at):
+        return self.items[at]
+    def __eq__(self, other):
+        return self.items == other.items
+    def __add__(self, other):
+        s = Stack()
+        s.items = self.items + other.items
+        return s
+def numbers():
+    n = 0
+    while True:
+        yield n
+        n += 1
+"""
+USES_OBJECTS = """
+import itertools
+s = Stack()
+assert s.push(1).push([2]) is not None
+assert len(s) == 2 and s and 1 in s and 5 not in s
+assert list(s) == [1, [2]] and s[1] == [2]
+assert s.pop() == [2] and s.name == 'stack' and not hasattr(s, 'missing')
+s.name = 'other'
+assert s.name == 'other'
+try:
+    Stack().pop()
+except IndexError:
+    pass
+else:
+    assert False
+assert s == Stack().push(1) and s != Stack() and len(s + s) == 2
+assert list(itertools.islice(numbers(), 3)) == [0, 1, 2]
+assert {s: 1}[s] == 1
+"""
+
+
+def test_handles_let_tests_hold_the_answers_objects() -> None:
+    assert judged(STACK, entry_point=None, handles=True, hidden_tests=[check(USES_OBJECTS)]).outcome == "solved"
+    wrong = STACK.replace("return self.items.pop()", "return self.items[0]")
+    assert judged(wrong, entry_point=None, handles=True, hidden_tests=[check(USES_OBJECTS)]).outcome == "failed"
+
+
+def test_handles_are_off_unless_the_task_says_so() -> None:
+    assert judged(STACK, entry_point=None, hidden_tests=[check(USES_OBJECTS)]).outcome == "failed"
+
+
+HANDLE_HACKS = {
+    "equals everything": "class E:\n    __eq__ = lambda s, o: True\n    __ne__ = lambda s, o: False\n    __hash__ = lambda s: 0\ndef f(x):\n    return E()",
+    "is equal from the right": "class E(list):\n    __eq__ = lambda s, o: True\n    __radd__ = lambda s, o: s\ndef f(x):\n    return E()",
+    "lies about its length": "class E:\n    __len__ = lambda s: 1\n    __iter__ = lambda s: iter([2])\n    __eq__ = lambda s, o: True\ndef f(x):\n    return E()",
+    "ends loops": "class E:\n    def __getattr__(s, n):\n        raise StopIteration\ndef f(x):\n    return E()",
+    "another handle": "def f(x):\n    return [object()]",
+}
+
+
+@pytest.mark.parametrize("name", HANDLE_HACKS)
+def test_no_handle_equals_plain_data(name: str) -> None:
+    tests = [check("assert f(1) == 2"), check("assert [f(1)] == [2]"), check("assert 2 == f(1)"), check("assert f(1) in (2, 3)")]
+    assert judged(HANDLE_HACKS[name], handles=True, hidden_tests=tests, partial_credit=True).reward == 0.0
+
+
+# ---------------------------------------------------------------- what is told
+
+
+def test_evidence_shows_what_public_tests_printed() -> None:
+    verdict = judged("def f(x):\n    print('x is', x)\n    return x\n", public_tests=[call(2, 1)])
+    assert verdict.evidence == "f(1): got 1, expected 2\nprinted:\nx is 1"
+
+
+@pytest.mark.parametrize("leak", ["print(found)", "raise ValueError(found)", "return found", "raise type('E' + found, (Exception,), {})"])
+def test_nothing_of_a_hidden_test_gets_into_the_evidence(leak: str) -> None:
+    answer = (
+        "import gc, sys\ndef f(x):\n    frame, found = sys._getframe(), ''\n    while frame:\n        found += repr(frame.f_locals)\n        frame = frame.f_back\n"
+        f"    found += repr([o for o in gc.get_objects() if type(o) in (list, dict) and str(31336 + 1) in repr(o)[:9999]])\n    {leak}\n"
+    )
+    for test in (lambda at, want: call(want, at), lambda at, want: check(f"assert f({at!r}) == {want!r}")):
+        verdict = judged(answer, public_tests=[test(1, 2)], hidden_tests=[test("31337", "secret"), test(31337, 98765)])
+        assert verdict.outcome == "failed"
+        assert not any(secret in repr(verdict) for secret in ("31337", "secret", "98765"))
+
+
+def test_an_entry_point_that_changes_its_mind_is_still_the_one_that_is_judged() -> None:
+    answer = "def f(xs):\n    global f\n    f = len\n    return sorted(xs)\n"
+    for test in (lambda xs, want: call(want, xs), lambda xs, want: check(f"assert f({xs}) == {want}")):
+        assert judged(answer, hidden_tests=[test([2, 1], [1, 2]), test([3, 1], [1, 3])]).outcome == "solved"
+
+
+MALFORMED: dict[str, tuple[dict[str, Any], str]] = {
+    "language": ({"language": "cobol"}, "language is 'cobol', expected one of python, javascript"),
+    "language a list": ({"language": ["python"]}, "language is a list"),
+    "prelude": ({"prelude": "def"}, "prelude is not Python"),
+    "prelude a number": ({"prelude": 3}, "prelude is 3"),
+    "handles": ({"handles": "yes"}, "handles is 'yes', expected true or false"),
+    "files a list": ({"files": ["a"]}, "files is a list"),
+    "files above": ({"files": {"../a": ""}}, "files has the path '../a'"),
+    "files from the root": ({"files": {"/tmp/a": ""}}, "files has the path '/tmp/a'"),
+    "files hidden": ({"files": {".bashrc": ""}}, "files has the path '.bashrc'"),
+    "files not text": ({"files": {"a": 5}}, "files['a'] is 5, expected text"),
+    "files in a file": ({"files": {"a": "", "a/b": ""}}, "both as a file and as a folder"),
+    "files too large": ({"files": {"a": "x" * (2**20 + 1)}}, "more than 1048576 characters"),
+    "limits of a test": ({"hidden_tests": [call(1, limits={"wall_s": -1})]}, "hidden_tests[0].limits.wall_s is -1"),
+    "assert in JavaScript": ({"language": "javascript", "hidden_tests": [check("f()")]}, "javascript has call, io tests only"),
+    "kwargs in JavaScript": ({"language": "javascript", "hidden_tests": [call(1, kwargs={"a": 1})]}, "has no keyword arguments"),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_a_malformed_setting_is_named(name: str) -> None:
+    fields, why = MALFORMED[name]
+    with pytest.raises(ValueError, match=r"^code payload: ") as caught:
+        CodePayload.read({"entry_point": "f", "hidden_tests": [call(1)], **fields})
+    assert why in str(caught.value)
