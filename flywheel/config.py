@@ -143,6 +143,7 @@ class EnvironmentConfig(Section):
     solved_threshold: float | None = Field(None, description="For an environment without a verifier: solved = return ≥ this.")
     families: dict[str, FamilyConfig] = Field(default_factory=dict, description="All families where absent.")
     tasks_file: Path | None = Field(None, description="Task records (JSON lines) instead of the generators.")
+    tasks_format: str | None = Field(None, description="The shape of its lines where they are not task records, such as humaneval.")
     kwargs: dict[str, Any] = Field(default_factory=dict, description="Passed to the environment's constructor.")
 
 

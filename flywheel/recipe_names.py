@@ -64,11 +64,14 @@ def _environment_problems(section: str, config: EnvironmentConfig, classes: list
         if found is not None:
             classes.append(found)
             yield from _kwargs_problems(found, config.verifier_kwargs, f"{where}.verifier_kwargs")
+    elif config.verifier_kwargs:
+        yield f"{where}.verifier_kwargs: this environment has no verifier to pass them to; name one, or leave them out"
     elif threshold is None:
         yield (
             f"{where}: it has no verifier, so its own rewards would be trusted; say {where}.solved_threshold "
             "(solved = return of at least this), or name a verifier"
         )
+    yield from _format_problems(where, cls, config)
     if config.tasks_file is not None:
         yield from _file_problems(config.tasks_file, f"{where}.tasks_file")
     else:
@@ -118,6 +121,17 @@ def _family_problems(where: str, cls: Any, config: EnvironmentConfig) -> Iterato
                 yield f"{key}: got [{low}, {high}], expected a range inside [{knobs[name].low}, {knobs[name].high}] ({knobs[name].help})"
     if config.families and not any(chosen.weight > 0 for chosen in config.families.values()):
         yield f"{where}.families: every weight is 0; give one family a weight above 0, or remove the section for all families"
+
+
+def _format_problems(where: str, cls: Any, config: EnvironmentConfig) -> Iterator[str]:
+    known = list(getattr(cls, "record_formats", {}))
+    if config.tasks_format is None:
+        return
+    if config.tasks_file is None:
+        yield f"{where}.tasks_format is {config.tasks_format!r}, and there is no {where}.tasks_file; give the file, or leave the format out"
+    elif config.tasks_format not in known:
+        hint = closest(config.tasks_format, known) if known else "this environment has none; its files hold task records"
+        yield f"{where}.tasks_format: no format {config.tasks_format!r}: {hint}"
 
 
 def _file_problems(path: Path, key: str) -> Iterator[str]:

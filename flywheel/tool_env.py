@@ -87,7 +87,8 @@ class ToolEnv(gymnasium.Env[str, str]):
 
     A subclass sets `name`, writes tools, and ends the episode by calling `self.end(…)` in one of them (usually ``submit``).
     It names a `verifier`, or sets `solved_threshold` and gives rewards itself (which trusts the environment). It has task
-    `generators`, or makes its tasks in `draw`.
+    `generators`, or makes its tasks in `draw`. `record_formats` are the shapes of published records that it can read, each with the
+    function that makes a task record of one.
 
     Args:
         judge: Compute the verdict when the episode ends and return its reward from `step`. The rollout service passes False,
@@ -97,6 +98,7 @@ class ToolEnv(gymnasium.Env[str, str]):
     name: ClassVar[str]
     verifier: ClassVar[str | None] = None
     solved_threshold: ClassVar[float | None] = None
+    record_formats: ClassVar[Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]]] = {}
 
     def __init__(self, *, judge: bool = True) -> None:
         self.observation_space = UnicodeText()

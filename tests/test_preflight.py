@@ -98,11 +98,28 @@ def test_nothing_heavy_is_imported() -> None:
         ({"x": {"use": f"{TOY}:SumsEnv", "families": {"small": {"knobs": {"size": [3, 10]}}}}}, "got [3, 10]"),
         ({"x": {"use": f"{TOY}:SumsEnv", "families": {"small": {"knobs": {"size": [4, 2]}}}}}, "expected the lower end first: [2, 4]"),
         ({"x": {"use": f"{TOY}:SumsEnv", "tasks_file": "none.jsonl"}}, "environments.x.tasks_file: none.jsonl can't be read"),
+        ({"x": {"use": f"{TOY}:SumsEnv", "tasks_file": __file__, "tasks_format": "mbpp"}}, "its files hold task records"),
+        ({"x": {"use": f"{TOY}:TrustingEnv", "solved_threshold": 1, "verifier_kwargs": {"a": 1}}}, "no verifier to pass them to"),
     ],
 )
 def test_names(environments: dict[str, Any], expected: str) -> None:
     (problem,) = problems(environments)
     assert expected in problem
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ({"tasks_format": "mbpp"}, "environments.code.tasks_format is 'mbpp', and there is no environments.code.tasks_file"),
+        ({"tasks_file": __file__, "tasks_format": "mbp"}, "tasks_format: no format 'mbp': did you mean 'mbpp'?"),
+        (
+            {"verifier_kwargs": {"partial_credits": True}},
+            "verifier_kwargs.partial_credits: the verifier takes no such argument: did you mean",
+        ),
+    ],
+)
+def test_formats_and_arguments_are_those_that_there_are(section: dict[str, Any], expected: str) -> None:
+    assert any(expected in problem for problem in problems({"code": section}))
 
 
 @pytest.mark.parametrize(

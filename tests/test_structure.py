@@ -27,7 +27,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     for layer in (
         "types errors statistics",
         "contracts background",
-        "config registry",
+        "config registry records",
         "recipe tool_env",
         "store sandbox inference run_folder",
         "monitor",

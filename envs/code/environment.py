@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from flywheel.contracts import TaskGenerator
 from flywheel.envs.code.families import FAMILIES
+from flywheel.envs.code.problem_sets import FORMATS
 from flywheel.sandbox import shared_pool
 from flywheel.sandbox.judging import run_program, stopped
 from flywheel.tool_env import ToolEnv
@@ -31,6 +32,7 @@ class CodeEnv(ToolEnv):
 
     name = "code"
     verifier: ClassVar[str | None] = "code"
+    record_formats = FORMATS
 
     @classmethod
     def generators(cls) -> Mapping[str, TaskGenerator]:

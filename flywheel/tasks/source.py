@@ -9,9 +9,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
-import json
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 from flywheel.config import EnvironmentConfig, Recipe
 from flywheel.contracts import Knob, TaskGenerator, draw_params
 from flywheel.errors import ConfigError
+from flywheel.records import read_records
 from flywheel.registry import closest, resolve
 from flywheel.tasks.env_generator import EnvGenerator
 from flywheel.types import Split, Task, content_id, derive_seed
@@ -40,23 +40,27 @@ class Family:
 class RecordGenerator:
     """Tasks from a file of task records (JSON lines), drawn by seed.
 
+    Args:
+        path: The file.
+        env: The environment that it belongs to.
+        convert: Makes a task record of a record of another shape.
+
     Raises:
         ConfigError: a line is not a task record, or the file has none.
     """
 
     knobs: Mapping[str, Knob] = {}
 
-    def __init__(self, path: Path, env: str) -> None:
+    def __init__(self, path: Path, env: str, convert: Callable[[dict[str, Any]], Mapping[str, Any]] = dict) -> None:
         self.family = path.stem
-        self._tasks = []
-        for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
-            try:
-                task = Task.from_json({"env": env, **json.loads(line)})
-            except (ValueError, TypeError) as error:
-                raise ConfigError(f"{path}:{number}: {error}") from None
+
+        def read(record: dict[str, Any]) -> Task:
+            task = Task.from_json({"env": env, **convert(record)})
             if task.env != env:
-                raise ConfigError(f"{path}:{number}: env is {task.env!r}, but the file belongs to the environment {env!r}")
-            self._tasks.append(task)
+                raise ValueError(f"env is {task.env!r}, but the file belongs to the environment {env!r}")
+            return task
+
+        self._tasks = list(read_records(path, read))
         if not self._tasks:
             raise ConfigError(f"{path}: no task records")
 
@@ -158,11 +162,22 @@ def environment_class(name: str, config: EnvironmentConfig) -> Any:
     return resolve("envs", config.use or name)
 
 
+def _converter(section: str, cls: Any, name: str | None) -> Callable[[dict[str, Any]], Mapping[str, Any]]:
+    if name is None:
+        return dict
+    formats: Mapping[str, Any] = getattr(cls, "record_formats", {})
+    if name not in formats:
+        raise ConfigError(f"environments.{section}.tasks_format: no format {name!r}: {closest(name, list(formats))}")
+    convert: Callable[[dict[str, Any]], Mapping[str, Any]] = formats[name]
+    return convert
+
+
 def _families(name: str, config: EnvironmentConfig) -> list[Family]:
     cls = environment_class(name, config)
     env = getattr(cls, "name", name)
     if config.tasks_file is not None:
-        return [Family(env=env, generator=RecordGenerator(config.tasks_file, env), share=config.weight, ranges={})]
+        generator = RecordGenerator(config.tasks_file, env, _converter(name, cls, config.tasks_format))
+        return [Family(env=env, generator=generator, share=config.weight, ranges={})]
     generators: Mapping[str, TaskGenerator] = cls.generators() if hasattr(cls, "generators") else {}
     if not generators:
         return [Family(env=env, generator=EnvGenerator(env, cls(**config.kwargs)), share=config.weight, ranges={})]

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from flywheel.config import Recipe
+from flywheel.rollout.stage import Stage
 from flywheel.router import group_state, route
 from flywheel.types import Group, Task
 from tests.rollout.rooms import Room, room_task
@@ -135,6 +137,13 @@ asyncio.run(main())
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "took longer than" in done.stdout
+
+
+def test_a_recipe_passes_arguments_to_its_verifier() -> None:
+    section = {"verifier_kwargs": {"partial_credit": True}}
+    stage = Stage(Recipe.model_validate({"environments": {"code": section}}))
+    assert getattr(stage.verifiers["code"], "partial_credit", None) is True
+    stage.close()
 
 
 def test_places_bound_what_runs_at_once() -> None:
