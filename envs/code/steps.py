@@ -7,17 +7,15 @@ out, a constant one off, two steps swapped. Compositions in which a step does no
 from __future__ import annotations
 
 import functools
-import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from flywheel.contracts import Knob
-from flywheel.types import Knobs, Task, Trajectory, content_id, derive_seed
-from flywheel.verifiers.code import CodeVerifier
+from flywheel.envs.code.reference import LIMITS, check_knobs, compiled, demonstrate, validate
+from flywheel.types import Knobs, Task, content_id, derive_seed
 
-LIMITS = {"wall_s": 2.0, "memory_mb": 256}
 NUM_HIDDEN = 8
 NUM_BATTERY = 64
 MAX_DRAWS = 200
@@ -58,15 +56,6 @@ def number(low: int = 1, high: int | None = None) -> Draw:
     return lambda rng, top: rng.randint(low, max(low, min(top, high if high is not None else top)))
 
 
-@functools.lru_cache(maxsize=4096)
-def compiled(source: str) -> Callable[..., Any]:
-    """Return the function of a reference. Only sources that this module makes come here, never a model's."""
-    namespace: dict[str, Any] = {}
-    exec(compile(source, "<reference>", "exec"), namespace)
-    function: Callable[..., Any] = namespace["f"]
-    return function
-
-
 class StepFamily:
     """A `TaskGenerator` over a table of steps; a family gives the table, its variable and its inputs."""
 
@@ -99,13 +88,10 @@ class StepFamily:
         Raises:
             ValueError: a knob is missing or out of its range, or no sound composition was found.
         """
-        for name, knob in self.knobs.items():
-            value = params.get(name)
-            if not isinstance(value, int) or not knob.low <= value <= knob.high:
-                raise ValueError(f"{self.family}: knob {name} is {value!r}, expected an integer from {knob.low} to {knob.high}")
+        check_knobs(self.family, self.knobs, params)
         rng = random.Random(derive_seed("code", self.family, dict(params), seed))
         for _ in range(MAX_DRAWS):
-            placed = self._draw_steps(params, rng)
+            placed = self.draw_steps(params, rng)
             task = self._try(placed, params, seed, rng)
             if task is not None:
                 return task
@@ -113,17 +99,13 @@ class StepFamily:
 
     def demonstrate(self, task: Task) -> list[str]:
         """Return the reference actions: test the reference, then submit it."""
-        source = task.payload["reference"]
-        return [
-            json.dumps({"name": "run_tests", "arguments": {"code": source}}, ensure_ascii=False),
-            json.dumps({"name": "submit", "arguments": {}}, ensure_ascii=False),
-        ]
+        return demonstrate(task)
 
     def key(self, task: Task) -> str:
         """Return a name of the function meant: what it does on a fixed battery of inputs."""
         source = str(task.payload["reference"])
         names = source[source.index("(") + 1 : source.index(")")].split(", ")
-        return f"{self.family}:{content_id(len(names), [self._apply(source, args) for args in self._battery(len(names))])}"
+        return f"{self.family}:{content_id(len(names), [self._apply(source, args) for args in self.battery(len(names))])}"
 
     def validate(self, task: Task) -> None:
         """Check that the reference passes the verifier and that doing nothing fails.
@@ -133,15 +115,12 @@ class StepFamily:
         """
         header = str(task.payload["reference"]).split("\n", 1)[0]
         trivial = f"{header}\n    return {header[header.index('(') + 1 : header.index(')')].split(', ')[0]}\n"
-        for source, wanted in ((str(task.payload["reference"]), "solved"), (trivial, "failed")):
-            attempt = Trajectory(task_id=task.id, turns=(), stop_reason="terminated", answer=source)
-            verdict = CodeVerifier().verify(task, attempt)
-            if verdict.outcome != wanted:
-                raise ValueError(f"task {task.id}: {source!r} is {verdict.outcome}, expected {wanted}: {verdict.evidence}")
+        validate(task, trivial)
 
     # ------------------------------------------------------------ making
 
-    def _draw_steps(self, params: Knobs, rng: random.Random) -> tuple[Placed, ...]:
+    def draw_steps(self, params: Knobs, rng: random.Random) -> tuple[Placed, ...]:
+        """Return steps as the knobs ask for them."""
         kinds, top = self.steps[: int(params["num_kinds"])], int(params["max_constant"])
         placed = list(self.opening(params, rng))
         for _ in range(max(1, int(params["num_ops"]) - len(placed))):
@@ -149,42 +128,44 @@ class StepFamily:
             placed.append(Placed(step=step, constant=step.draw(rng, top) if step.draw else None))
         return tuple(placed)
 
-    def _source(self, placed: Sequence[Placed], names: Sequence[str]) -> str:
+    def source_of(self, placed: Sequence[Placed], names: Sequence[str]) -> str:
+        """Return the function that the steps describe."""
         lines = "".join(f"    {p.line}\n" for p in placed)
         return f"def f({', '.join(names)}):\n{lines}    return {self.variable}\n"
 
-    def _battery(self, num_arguments: int) -> tuple[tuple[Any, ...], ...]:
+    def battery(self, num_arguments: int) -> tuple[tuple[Any, ...], ...]:
+        """Return the fixed inputs that tests are chosen from and that tell functions apart."""
         return _battery(self, num_arguments)
 
     @staticmethod
     def _apply(source: str, args: Sequence[Any]) -> Any:
         return compiled(source)(*args)
 
-    def _near_misses(self, placed: Sequence[Placed], names: Sequence[str], num_fixed: int) -> tuple[list[str], list[str]]:
+    def near_misses(self, placed: Sequence[Placed], names: Sequence[str], num_fixed: int) -> tuple[list[str], list[str]]:
         """Return sources that leave a step, or two in a row, out, and sources that are wrong in another small way."""
         without, others = [], []
         for at in range(num_fixed, len(placed)):
-            without.append(self._source([*placed[:at], *placed[at + 1 :]], names))
+            without.append(self.source_of([*placed[:at], *placed[at + 1 :]], names))
             if at + 1 < len(placed):
-                without.append(self._source([*placed[:at], *placed[at + 2 :]], names))
+                without.append(self.source_of([*placed[:at], *placed[at + 2 :]], names))
             if at + 1 < len(placed):
-                others.append(self._source([*placed[:at], placed[at + 1], placed[at], *placed[at + 2 :]], names))
+                others.append(self.source_of([*placed[:at], placed[at + 1], placed[at], *placed[at + 2 :]], names))
             constant = placed[at].constant
             if isinstance(constant, int):
                 for other in (constant - 1, constant + 1):
                     changed = Placed(step=placed[at].step, constant=other)
                     if other > 0:
-                        others.append(self._source([*placed[:at], changed, *placed[at + 1 :]], names))
+                        others.append(self.source_of([*placed[:at], changed, *placed[at + 1 :]], names))
         return without, others
 
     def _try(self, placed: tuple[Placed, ...], params: Knobs, seed: int, rng: random.Random) -> Task | None:
         names = self.arguments(params)
-        source = self._source(placed, names)
-        battery = self._battery(len(names))
+        source = self.source_of(placed, names)
+        battery = self.battery(len(names))
         meant = [self._apply(source, args) for args in battery]
         if max(len(str(value)) for value in meant) > MAX_RESULT_CHARS:
             return None
-        without, others = self._near_misses(placed, names, len(self.opening(params, random.Random(0))))
+        without, others = self.near_misses(placed, names, len(self.opening(params, random.Random(0))))
         killers: list[list[int]] = []
         for wrong in [*without, *others]:
             function = compiled(wrong)

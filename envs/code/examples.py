@@ -1,0 +1,69 @@
+"""Functions from examples alone: no word says what they do."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from flywheel.contracts import Knob
+from flywheel.envs.code.arithmetic import Arithmetic
+from flywheel.envs.code.drafts import Args, Draft, DraftFamily, equation
+from flywheel.envs.code.lists import Lists
+from flywheel.envs.code.steps import Placed, StepFamily
+from flywheel.envs.code.strings import Strings
+from flywheel.types import Knobs
+
+BASES: tuple[StepFamily, ...] = (Lists(), Strings(), Arithmetic())
+MOST_EXAMPLES = 9
+
+
+def drawn_steps(base: StepFamily, params: Knobs, rng: random.Random) -> tuple[tuple[str, ...], tuple[Placed, ...]]:
+    """Return the argument names and the steps of a function of a step family, as a family with the knobs of this one draws it."""
+    own = {
+        "num_ops": params["num_ops"],
+        "num_kinds": min(int(params["num_kinds"]), len(base.steps)),
+        "max_constant": params["max_constant"],
+        "num_args": rng.randint(1, 2),
+    }
+    return base.arguments(own), base.draw_steps(own, rng)
+
+
+def step_draft(base: StepFamily, names: tuple[str, ...], placed: tuple[Placed, ...]) -> Draft:
+    """Return the draft of a step family's function."""
+    without, others = base.near_misses(placed, names, 1 if len(names) > 1 else 0)
+    return Draft(
+        domain=f"{base.family}/{len(names)}",
+        source=base.source_of(placed, names),
+        inputs=base.battery(len(names)),
+        edges=base.edge_inputs(len(names)),
+        near_misses=others,
+        different=without,
+        extra={"steps": [[p.step.name, p.constant] for p in placed]},
+    )
+
+
+class FromExamples(DraftFamily):
+    """``f`` of a list, a string or integers, shown by what it gives. The examples tell it from near misses."""
+
+    family = "examples"
+    knobs = {  # noqa: RUF012 - a constant of the protocol
+        "num_ops": Knob(low=1, high=4, default=(3, 4), help="Steps in a row."),
+        "num_kinds": Knob(low=4, high=18, default=(12, 18), help="Kinds of step to draw from."),
+        "max_constant": Knob(low=2, high=20, default=(9, 16), help="Largest constant in a step."),
+        "num_left_out": Knob(low=0, high=6, default=(1, 4), help=f"Examples left out of {MOST_EXAMPLES}."),
+    }
+
+    def num_shown(self, params: Knobs) -> int:
+        """Return how many calls the prompt shows."""
+        return MOST_EXAMPLES - int(params["num_left_out"])
+
+    def draft(self, params: Knobs, rng: random.Random) -> Draft:
+        """Return a draft of one of the step families."""
+        base = rng.choice(BASES)
+        return step_draft(base, *drawn_steps(base, params, rng))
+
+    def describe(self, draft: Draft, shown: Sequence[tuple[Args, Any]]) -> str:
+        """Return the examples."""
+        header = draft.source[len("def ") : draft.source.index(":")]
+        return "\n".join([f"Write {header}.", *(equation(args, value) for args, value in shown)])
