@@ -12,13 +12,13 @@ from typing import Any
 from flywheel.contracts import Knob
 from flywheel.envs.code.algorithm_table import GRAPHS, LISTS, NUMBERS, TEXTS, Core
 from flywheel.envs.code.arithmetic import Arithmetic
-from flywheel.envs.code.drafts import Args, Draft, DraftFamily, equation
+from flywheel.envs.code.drafts import Args, Draft, DraftFamily, distinct, equation
 from flywheel.envs.code.lists import Lists
 from flywheel.envs.code.steps import Placed, Step, number
 from flywheel.envs.code.strings import LETTERS, Strings
 from flywheel.types import Knobs
 
-NUM_INPUTS = 36
+NUM_INPUTS = 40
 NODES = 7
 EDGE_STEPS = (
     Step(name="turn", phrase="turn every edge round", line="edges = [(b, a) for a, b in edges]"),
@@ -78,7 +78,7 @@ DOMAINS = (
 def inputs(domain: str) -> tuple[Args, ...]:
     """Return a domain's fixed inputs."""
     rng = random.Random(f"algorithms {domain}")
-    return tuple(_draw(domain, rng) for _ in range(NUM_INPUTS))
+    return distinct(_draw(domain, rng) for _ in range(NUM_INPUTS))
 
 
 def _draw(domain: str, rng: random.Random) -> Args:

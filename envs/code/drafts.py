@@ -7,7 +7,7 @@ whose reference raises on one of the inputs, is drawn again.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,8 +29,8 @@ class Draft:
     """A function ``f`` to write.
 
     `near_misses` are sources that are nearly right; those in `different` must differ from the reference somewhere (a step that
-    does nothing would be no step). `inputs` decide which functions are the same, `edges` are always tested, and `domain`
-    keeps functions of unlike arguments apart.
+    does nothing would be no step). `inputs`, no two of them equal, decide which functions are the same; `edges` are always
+    tested, and `domain` keeps functions of unlike arguments apart.
     """
 
     domain: str
@@ -40,6 +40,12 @@ class Draft:
     near_misses: Sequence[str] = ()
     different: Sequence[str] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def distinct(inputs: Iterable[Args], without: Sequence[Args] = ()) -> tuple[Args, ...]:
+    """Return the inputs without repetitions, and without those that are named."""
+    named = {repr(args) for args in without}
+    return tuple({repr(args): args for args in inputs if repr(args) not in named}.values())
 
 
 def results(source: str, inputs: Sequence[Args]) -> list[Any]:
@@ -76,6 +82,10 @@ class Told:
             killers = [killer for killer in killers if killer.isdisjoint(chosen)]
             chosen.append(rng.choice(sorted(rng.choice(killers)) if killers else left))
         return chosen
+
+    def choose_others(self, shown: Sequence[int], count: int, rng: random.Random) -> list[int] | None:
+        """Return `count` places that are not shown: those of hidden tests."""
+        return self.choose([at for at in range(len(self.meant)) if at not in shown], count, rng)
 
 
 def tell(draft: Draft) -> Told | None:
@@ -145,8 +155,8 @@ class DraftFamily:
         told = tell(draft)
         if told is None:
             return None
-        places = told.choose(range(len(draft.inputs)), NUM_HIDDEN - len(draft.edges), rng)
         shown = self.choose_shown(draft, told, self.num_shown(params), rng)
+        places = told.choose_others(shown, NUM_HIDDEN - len(draft.edges), rng) if shown else None
         if places is None or shown is None:
             return None
         calls = [draft.inputs[at] for at in shown]

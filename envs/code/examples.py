@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from flywheel.contracts import Knob
 from flywheel.envs.code.arithmetic import Arithmetic
-from flywheel.envs.code.drafts import Args, Draft, DraftFamily, equation
+from flywheel.envs.code.drafts import Args, Draft, DraftFamily, distinct, equation
 from flywheel.envs.code.lists import Lists
 from flywheel.envs.code.steps import Placed, StepFamily
 from flywheel.envs.code.strings import Strings
@@ -29,17 +30,22 @@ def drawn_steps(base: StepFamily, params: Knobs, rng: random.Random) -> tuple[tu
     return base.arguments(own), base.draw_steps(own, rng)
 
 
+@cache
+def _inputs(base: StepFamily, num_arguments: int) -> tuple[Args, ...]:
+    return distinct(base.battery(num_arguments), without=base.edge_inputs(num_arguments))
+
+
 def step_draft(base: StepFamily, names: tuple[str, ...], placed: tuple[Placed, ...]) -> Draft:
     """Return the draft of a step family's function."""
     without, others = base.near_misses(placed, names, 1 if len(names) > 1 else 0)
     return Draft(
         domain=f"{base.family}/{len(names)}",
         source=base.source_of(placed, names),
-        inputs=base.battery(len(names)),
+        inputs=_inputs(base, len(names)),
         edges=base.edge_inputs(len(names)),
         near_misses=others,
         different=without,
-        extra={"steps": [[p.step.name, p.constant] for p in placed]},
+        extra={"steps": [[p.step.name, p.constant] for p in placed], "phrases": [p.phrase for p in placed]},
     )
 
 

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from flywheel.contracts import TaskGenerator
+from flywheel.envs.code.algorithms import Algorithms
 from flywheel.envs.code.arithmetic import Arithmetic
+from flywheel.envs.code.examples import FromExamples
 from flywheel.envs.code.lists import Lists
+from flywheel.envs.code.programs import Programs
+from flywheel.envs.code.repair import Repair
 from flywheel.envs.code.steps import StepFamily
 from flywheel.envs.code.strings import Strings
 
-_ALL: tuple[StepFamily, ...] = (Lists(), Strings(), Arithmetic())
-FAMILIES: Mapping[str, TaskGenerator] = {family.family: family for family in _ALL}
+# Functions described step by step.
+STEPS: Mapping[str, StepFamily] = {family.family: family for family in (Lists(), Strings(), Arithmetic())}
+_OTHERS: tuple[TaskGenerator, ...] = (FromExamples(), Algorithms(), Repair(), Programs())
+FAMILIES: Mapping[str, TaskGenerator] = {**STEPS, **{family.family: family for family in _OTHERS}}

@@ -9,7 +9,7 @@ from gymnasium.utils.env_checker import check_env
 
 from flywheel.contracts import draw_params, level_of
 from flywheel.envs.code import CodeEnv
-from flywheel.envs.code.families import FAMILIES
+from flywheel.envs.code.families import STEPS
 from flywheel.tool_env import ToolEnv
 from flywheel.types import Task, ToolCall, Trajectory, Turn
 from flywheel.verifiers.code import CodeVerifier
@@ -130,9 +130,9 @@ def test_submitting_nothing_fails() -> None:
 # ---------------------------------------------------------------- families
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", STEPS)
 def test_generation_is_deterministic_and_varied(family: str) -> None:
-    generator = FAMILIES[family]
+    generator = STEPS[family]
     assert len(generator.knobs) >= 3
     tasks = [generator.generate(draw_params(generator.knobs, {}, seed), seed) for seed in range(300)]
     again = generator.generate(draw_params(generator.knobs, {}, 7), 7)
@@ -145,9 +145,9 @@ def test_generation_is_deterministic_and_varied(family: str) -> None:
     assert max(len(task.payload["reference"]) for task in tasks) < 260
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", STEPS)
 def test_every_knob_reaches_its_ends(family: str) -> None:
-    generator = FAMILIES[family]
+    generator = STEPS[family]
     for end in ("low", "high"):
         params = {name: getattr(knob, end) for name, knob in generator.knobs.items()}
         assert level_of(generator.knobs, params) == (1 if end == "low" else 5)
@@ -158,9 +158,9 @@ def test_every_knob_reaches_its_ends(family: str) -> None:
         generator.generate({**params, "num_ops": 99}, 0)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", STEPS)
 def test_references_pass_and_near_misses_fail(family: str) -> None:
-    generator, verifier = FAMILIES[family], CodeVerifier()
+    generator, verifier = STEPS[family], CodeVerifier()
     for seed in range(12):
         task = generator.generate(draw_params(generator.knobs, {}, seed), seed)
         generator.validate(task)
@@ -172,9 +172,9 @@ def test_references_pass_and_near_misses_fail(family: str) -> None:
             assert verifier.verify(task, attempt).outcome == "failed", (task.prompt, source)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", STEPS)
 def test_demonstrations_solve_through_the_environment(family: str) -> None:
-    env, generator = CodeEnv(), FAMILIES[family]
+    env, generator = CodeEnv(), STEPS[family]
     for seed in range(5):
         task = generator.generate(draw_params(generator.knobs, {}, seed), seed)
         prompt, _ = env.reset(options={"task": task})
@@ -186,7 +186,7 @@ def test_demonstrations_solve_through_the_environment(family: str) -> None:
 
 
 def test_the_key_is_of_the_function_not_of_its_wording() -> None:
-    lists = FAMILIES["lists"]
+    lists = STEPS["lists"]
 
     def keyed(body: str) -> str:
         payload = {"reference": f"def f(xs):\n{body}    return xs\n"}
@@ -199,7 +199,7 @@ def test_the_key_is_of_the_function_not_of_its_wording() -> None:
 
 
 def test_prompts_show_one_worked_example_and_no_hidden_test() -> None:
-    for generator in FAMILIES.values():
+    for generator in STEPS.values():
         task = generator.generate(draw_params(generator.knobs, {}, 3), 3)
         (public,) = task.payload["public_tests"]
         shown = ", ".join(repr(arg) for arg in public["args"])
