@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from flywheel.contracts import Knob
-from flywheel.envs.code.drafts import LIMITS, NUM_HIDDEN, Args, Draft, DraftFamily, results, tell
+from flywheel.envs.code.drafts import NUM_HIDDEN, Args, Draft, DraftFamily, results, tell
 from flywheel.envs.code.examples import step_draft
 from flywheel.envs.code.lists import Lists
+from flywheel.envs.code.reference import LIMITS
 from flywheel.types import Knobs, Task, content_id
 
 LISTS = Lists()
@@ -18,17 +19,8 @@ MAX_SHOWN_CHARS = 60
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Reader:
-    """A shape of standard input: what the prompt says, the code that reads it into `xs`, and text of that shape."""
-
-    phrase: str
-    code: str
-    text: Callable[[list[int]], str]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Writer:
-    """A way to print `xs`: what the prompt says, the code, and the text itself."""
+class Shape:
+    """A shape of standard input or output: what the prompt says, the code that reads or prints `xs`, and the text for some `xs`."""
 
     phrase: str
     code: str
@@ -41,48 +33,48 @@ def _words(xs: Sequence[int]) -> str:
 
 # Easier ones first: a knob says how many of them to draw from.
 READERS = (
-    Reader(phrase="Read a line of integers.", code="xs = list(map(int, input().split()))", text=lambda xs: f"{_words(xs)}\n"),
-    Reader(
+    Shape(phrase="Read a line of integers.", code="xs = list(map(int, input().split()))", text=lambda xs: f"{_words(xs)}\n"),
+    Shape(
         phrase="Read a line with a count, then that many lines with an integer each.",
         code="xs = [int(input()) for _ in range(int(input()))]",
         text=lambda xs: "".join(f"{x}\n" for x in [len(xs), *xs]),
     ),
-    Reader(
+    Shape(
         phrase="Read a line with a count, then a line with that many integers.",
         code="input()\nxs = list(map(int, input().split()))",
         text=lambda xs: f"{len(xs)}\n{_words(xs)}\n",
     ),
-    Reader(
+    Shape(
         phrase="Read integers separated by commas, on one line that may be empty.",
         code="xs = [int(word) for word in input().split(',') if word]",
         text=lambda xs: ",".join(map(str, xs)) + "\n",
     ),
-    Reader(
+    Shape(
         phrase="Read integers from all lines, several on a line, until the end.",
         code="import sys\nxs = list(map(int, sys.stdin.read().split()))",
         text=lambda xs: "\n".join(_words(xs[at : at + 3]) for at in range(0, len(xs), 3)) + "\n",
     ),
-    Reader(
+    Shape(
         phrase="Read integers, one a line, until a line that says end.",
         code="xs = []\nwhile (line := input()) != 'end':\n    xs.append(int(line))",
         text=lambda xs: "".join(f"{x}\n" for x in [*xs, "end"]),
     ),
 )
 WRITERS = (
-    Writer(phrase="Print them on one line.", code="print(*xs)", text=_words),
-    Writer(phrase="Print one a line.", code="for x in xs:\n    print(x)", text=lambda xs: "\n".join(map(str, xs))),
-    Writer(phrase="Print their sum.", code="print(sum(xs))", text=lambda xs: str(sum(xs))),
-    Writer(
+    Shape(phrase="Print them on one line.", code="print(*xs)", text=_words),
+    Shape(phrase="Print one a line.", code="for x in xs:\n    print(x)", text=lambda xs: "\n".join(map(str, xs))),
+    Shape(phrase="Print their sum.", code="print(sum(xs))", text=lambda xs: str(sum(xs))),
+    Shape(
         phrase="Print how many there are, then on the next line all of them.",
         code="print(len(xs))\nprint(*xs)",
         text=lambda xs: f"{len(xs)}\n{_words(xs)}",
     ),
-    Writer(
+    Shape(
         phrase="Print the largest, or none where there is none.",
         code="print(max(xs) if xs else 'none')",
         text=lambda xs: str(max(xs)) if xs else "none",
     ),
-    Writer(
+    Shape(
         phrase="Print each with its position from 1, as position:item, one a line.",
         code="for at, x in enumerate(xs, 1):\n    print(f'{at}:{x}')",
         text=lambda xs: "\n".join(f"{at}:{x}" for at, x in enumerate(xs, 1)),

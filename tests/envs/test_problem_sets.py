@@ -20,7 +20,7 @@ from flywheel.types import Task, Trajectory, Verdict
 from flywheel.verifiers.code import CodeVerifier
 
 # The awkward cases of the real sets: helpers that the test needs, imports in prompt and test, tolerances, tuples, exceptions.
-HUMANEVAL = {
+HUMANEVAL: dict[str, dict[str, Any]] = {
     "polynomial": {
         "task_id": "Sample/32",
         "prompt": 'import math\n\n\ndef poly(xs: list, x: float):\n    """\n    Evaluates polynomial with coefficients xs at point x.\n    """\n    return sum([coeff * math.pow(x, i) for i, coeff in enumerate(xs)])\n\n\ndef find_zero(xs: list):\n    """ xs are coefficients of a polynomial.\n    >>> round(find_zero([1, 2]), 2) # f(x) = 1 + 2x\n    -0.5\n    """\n',
@@ -57,7 +57,7 @@ HUMANEVAL = {
         "test": "def check(candidate):\n    assert candidate([]) == None\n    assert candidate(['x', 'yyy', 'zz']) == 'yyy'\n",
     },
 }
-MBPP = {
+MBPP: dict[str, dict[str, Any]] = {
     "plain": {
         "task_id": 2,
         "text": "Find the shared elements.",
@@ -99,7 +99,7 @@ MBPP = {
         "test_list": ["assert set(words('Please move back')) == set(['Please', 'move', 'back'])", "assert words('') == []"],
     },
 }
-APPS = {
+APPS: dict[str, dict[str, Any]] = {
     "program": {
         "problem_id": 1,
         "question": "Double it.",
@@ -124,7 +124,7 @@ APPS = {
     },
     "no solution": {"id": 4, "question": "Say hello.", "input_output": json.dumps({"inputs": [""], "outputs": ["hello"]}), "solutions": ""},
 }
-SETS = {"humaneval": HUMANEVAL, "mbpp": MBPP, "apps": APPS}
+SETS: dict[str, dict[str, dict[str, Any]]] = {"humaneval": HUMANEVAL, "mbpp": MBPP, "apps": APPS}
 SOLVED = [(name, case) for name, records in SETS.items() for case, record in records.items() if record.get("solutions") != ""]
 
 

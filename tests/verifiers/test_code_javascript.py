@@ -13,12 +13,12 @@ from flywheel.types import Task, Trajectory, Verdict
 from flywheel.verifiers.code import CodeVerifier
 
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="no node on this machine (apt-get install nodejs)")
-CALLS = {
+CALLS: dict[str, Any] = {
     "entry_point": "f",
     "public_tests": [{"kind": "call", "args": [[10, 9, 1]], "expected": [1, 9, 10]}],
     "hidden_tests": [{"kind": "call", "args": [[4, 0]], "expected": [0, 4]}, {"kind": "call", "args": [[]], "expected": []}],
 }
-PROGRAM = {
+PROGRAM: dict[str, Any] = {
     "entry_point": None,
     "public_tests": [{"kind": "io", "stdin": "2\n", "stdout": "4"}],
     "hidden_tests": [{"kind": "io", "stdin": "5\n", "stdout": "10"}],
@@ -32,7 +32,7 @@ def judged(answer: str, payload: dict[str, Any], **more: Any) -> Verdict:
     return CodeVerifier().verify(task, Trajectory(task_id=task.id, turns=(), stop_reason="terminated", answer=answer))
 
 
-REFERENCES = {
+REFERENCES: dict[str, tuple[dict[str, Any], str]] = {
     "function": (CALLS, f"function f(xs) {{ return {SORTS}; }}"),
     "constant": (CALLS, f"'use strict'; const f = (xs) => {SORTS};"),
     "exported": (CALLS, f"module.exports = {{ f: (xs) => {SORTS} }};"),
@@ -42,7 +42,7 @@ REFERENCES = {
     "program": (PROGRAM, "console.log(2 * require('fs').readFileSync(0, 'utf8'));"),
     "program with events": (PROGRAM, "process.stdin.on('data', (text) => console.log(2 * text));"),
 }
-WRONG = {
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "sorts text": (CALLS, "function f(xs) { return xs.sort(); }"),
     "strings": (CALLS, f"function f(xs) {{ return {SORTS}.map(String); }}"),
     "throws": (CALLS, "function f(xs) { throw new TypeError('no'); }"),
@@ -56,7 +56,7 @@ WRONG = {
     "program": (PROGRAM, "console.log(4);"),
     "program throws": (PROGRAM, "console.log(2 * require('fs').readFileSync(0, 'utf8')); throw 1;"),
 }
-HACKS = {
+HACKS: dict[str, tuple[dict[str, Any], str]] = {
     "exits": (CALLS, "process.exit(0);"),
     "exits in the call": (CALLS, "function f() { process.exit(0); }"),
     "never settles": (CALLS, "function f() { return new Promise(() => {}); }"),

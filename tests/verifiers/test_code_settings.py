@@ -3,6 +3,7 @@
 # ruff: noqa: E501 - answers are lines of data
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -27,6 +28,12 @@ def judged(answer: str, *, partial_credit: bool = False, **payload: Any) -> Verd
     attempt = Trajectory(task_id=task.id, turns=(), stop_reason="terminated", answer=answer)
     return CodeVerifier(partial_credit=partial_credit).verify(task, attempt)
 
+
+# Tests of both kinds that f(argument) equals a value.
+EQUALS: tuple[Callable[[object, object], dict[str, object]], ...] = (
+    lambda argument, value: call(value, argument),
+    lambda argument, value: check(f"assert f({argument!r}) == {value!r}"),
+)
 
 # ---------------------------------------------------------------- files and prelude
 
@@ -227,7 +234,7 @@ def test_nothing_of_a_hidden_test_gets_into_the_evidence(leak: str) -> None:
         "import gc, sys\ndef f(x):\n    frame, found = sys._getframe(), ''\n    while frame:\n        found += repr(frame.f_locals)\n        frame = frame.f_back\n"
         f"    found += repr([o for o in gc.get_objects() if type(o) in (list, dict) and str(31336 + 1) in repr(o)[:9999]])\n    {leak}\n"
     )
-    for test in (lambda at, want: call(want, at), lambda at, want: check(f"assert f({at!r}) == {want!r}")):
+    for test in EQUALS:
         verdict = judged(answer, public_tests=[test(1, 2)], hidden_tests=[test("31337", "secret"), test(31337, 98765)])
         assert verdict.outcome == "failed"
         assert not any(secret in repr(verdict) for secret in ("31337", "secret", "98765"))
@@ -235,7 +242,7 @@ def test_nothing_of_a_hidden_test_gets_into_the_evidence(leak: str) -> None:
 
 def test_an_entry_point_that_changes_its_mind_is_still_the_one_that_is_judged() -> None:
     answer = "def f(xs):\n    global f\n    f = len\n    return sorted(xs)\n"
-    for test in (lambda xs, want: call(want, xs), lambda xs, want: check(f"assert f({xs}) == {want}")):
+    for test in EQUALS:
         assert judged(answer, hidden_tests=[test([2, 1], [1, 2]), test([3, 1], [1, 3])]).outcome == "solved"
 
 
