@@ -65,9 +65,9 @@ class CodePayload:
         if "entry_point" not in payload:
             raise ValueError("code payload: entry_point is missing, expected a function's name, or null for a program")
         entry_point = payload["entry_point"]
-        if entry_point is not None and not _is_name(entry_point):
-            raise ValueError(f"code payload: entry_point is {_show(entry_point)}, expected a function's name, or null for a program")
         setting = _read_setting(payload)
+        if entry_point is not None and not _is_name(entry_point, setting.language):
+            raise ValueError(f"code payload: entry_point is {_show(entry_point)}, expected a function's name, or null for a program")
         public, hidden = (_read_tests(payload, name, entry_point, setting) for name in ("public_tests", "hidden_tests"))
         if not public and not hidden:
             raise ValueError("code payload: it has no tests at all; expected some in hidden_tests, public_tests or both")
@@ -211,8 +211,12 @@ def read_limits(limits: Any, where: str = "") -> tuple[float | None, int | None]
     return wall_s, memory_mb
 
 
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and value.isidentifier() and not keyword.iskeyword(value)
+def _is_name(value: object, language: str) -> bool:
+    if not isinstance(value, str):
+        return False
+    if language == "javascript":
+        return value.replace("$", "_").isidentifier()
+    return value.isidentifier() and not keyword.iskeyword(value)
 
 
 def _a(kind: str) -> str:

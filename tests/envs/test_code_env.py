@@ -78,6 +78,17 @@ def test_observations_say_what_is_wrong() -> None:
     assert empty == "(no output)"
 
 
+def test_observations_show_what_was_printed_and_where_it_broke() -> None:
+    tested, ran = play(
+        action("run_tests", code="def f(xs):\n    print('got', xs)\n    return xs\n"),
+        action("run_code", code="import sys\nprint('out')\nprint('err', file=sys.stderr)\ndef g():\n    raise KeyError('k')\ng()"),
+    )[0]
+    assert tested == "0/1 passed\nf([4, 1]): got [4, 1], expected [1, 4]\nprinted:\ngot [4, 1]"
+    assert ran.startswith("out\n\nerr\n")
+    assert "line 5, in g" in ran
+    assert ran.endswith("KeyError: 'k'")
+
+
 def test_observations_are_short_and_hold_nothing_hidden() -> None:
     observations = play(
         action("run_code", code="print('x' * 10**5)"),

@@ -127,6 +127,17 @@ def test_an_answer_makes_no_test_unfit(answer: str) -> None:
     assert judged(answer, hidden_tests=[check(test)]).outcome == "failed"
 
 
+def test_what_is_said_of_an_unfit_test_holds_none_of_its_values() -> None:
+    with pytest.raises(ValueError, match="AssertionError") as caught:
+        judged("def f(x):\n    return x\n", hidden_tests=[check("assert 98765 == 43210, 'expected 98765'\nf(1)")])
+    assert "98765" not in str(caught.value)
+
+
+def test_tests_may_call_from_threads() -> None:
+    test = "from concurrent.futures import ThreadPoolExecutor\nwith ThreadPoolExecutor(4) as pool:\n    assert list(pool.map(f, range(60))) == list(range(1, 61))"
+    assert judged("def f(x):\n    return x + 1\n", hidden_tests=[check(test)]).outcome == "solved"
+
+
 # ---------------------------------------------------------------- exceptions and handles
 
 

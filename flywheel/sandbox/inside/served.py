@@ -10,6 +10,7 @@ import json
 import operator
 import os
 import select
+import threading
 import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -20,6 +21,7 @@ from flywheel.sandbox.inside.channel import MAX_MESSAGE_BYTES, PeerGoneError, Se
 
 EXIT_EXCEPTION = 1
 MAX_TEXT = 200
+TELLING = {"ImportError", "ModuleNotFoundError", "NameError", "AttributeError", "SyntaxError"}
 
 
 def _call(function: Any, *args: Any, **kwargs: Any) -> Any:
@@ -138,11 +140,19 @@ class Link:
         self._peer = peer
         self._revive = self._handle if handles else None
         self._number = 0
+        self._lock = threading.Lock()  # tests may call from threads
         self.asked = 0  # requests of the test that runs
         self.lost: str | None = None
 
     def ask(self, operation: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Have the judged process do one thing and return what comes of it, or raise what it raised."""
+        with self._lock:
+            kind, outcome = self._ask(operation, target, args, kwargs)
+        if kind == "value":
+            return outcome
+        raise outcome
+
+    def _ask(self, operation: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, Any]:
         if self.lost:
             raise PeerGoneError
         self.asked += 1
@@ -162,9 +172,7 @@ class Link:
             self.lost = "gone"
         if self.lost:
             raise PeerGoneError
-        if kind == "value":
-            return outcome
-        raise outcome
+        return kind, outcome
 
     def _exchange(self, request: bytes) -> tuple[str, Any]:
         if select.select([self._peer], [], [], 0)[0] and os.read(self._peer, 1):
@@ -274,7 +282,8 @@ def _run_test(source: str, entry_point: str | None, link: Link) -> tuple[str, di
     if link.lost:
         return link.lost, said
     if not link.asked:  # nothing that an answer does could have changed this
-        what = "passes" if kind == "passed" else f"fails ({said['type']}: {said['text']})"
+        told = said["text"] if said["type"] in TELLING else "…"  # another message may hold what the test expects
+        what = "passes" if kind == "passed" else f"fails ({said['type']}: {told})"
         return "unfit", {"type": "", "text": f"it {what} without calling the answer"}
     return kind, said
 
