@@ -153,6 +153,7 @@ ANSWERS = {
     "changed_small_integers": (
         "import ctypes\ndef f(xs):\n    for x, y in zip(xs, sorted(xs)):\n        ctypes.memmove(id(x) + 24, (ctypes.c_uint32 * 1)(y), 4)\n    return xs"
     ),
+    "patched_pickle": "import pickle, marshal, copy\nfor m in (pickle, marshal):\n    m.dumps = lambda *a, **k: b'passed'\n    m.loads = lambda *a, **k: [1, 2]\ncopy.deepcopy = lambda x, *a: x\ndef f(xs):\n    return xs",
     "patched_sockets": "import os, socket\nos.read = lambda fd, n: b''\nsocket.socket.recv = lambda *a: b''\ndef f(xs):\n    return xs",
     "replaced_module": "import sys, types\nm = types.ModuleType('answer')\nm.f = None\nsys.modules['answer'] = sys.modules['test'] = m\ndef f(xs):\n    return xs",
     "exec_hook": "import sys\nsys.addaudithook(lambda *a: None)\nsys.meta_path.clear()\nsys.path_hooks.clear()\ndef f(xs):\n    return xs",
