@@ -55,7 +55,8 @@ def test_no_hack_scores_on_call_tests(name: str) -> None:
     assert reward == 0.0
 
 
-@pytest.mark.parametrize("name", [*ANSWERS, *BREAKS])
+# What stops without a word is waited for, twice.
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "stops_itself" else n for n in [*ANSWERS, *BREAKS]])
 def test_no_hack_scores_on_assert_tests(name: str) -> None:
     outcome, reward = _judge(ASSERTS, {**ANSWERS, **BREAKS}[name])
     assert outcome in ("failed", "tampered")
