@@ -113,8 +113,8 @@ def test_forged_frames_are_tampering(name: str) -> None:
 
 @needs_node
 def test_limits_and_errors_are_named() -> None:
-    assert "CPU time limit" in judged(WRONG["loop"][1], CALLS).evidence
-    assert "memory limit" in judged(WRONG["heap"][1], CALLS).evidence
+    assert "time limit" in judged(WRONG["loop"][1], CALLS).evidence
+    assert "memory limit" in judged(WRONG["heap"][1], CALLS, limits={"wall_s": 8.0, "memory_mb": 128}).evidence
     thrown = judged(WRONG["throws"][1], CALLS).evidence
     assert "TypeError: no" in thrown
     assert "answer.js:1" in thrown
