@@ -8,7 +8,8 @@ answer finds around it (`flywheel.sandbox.languages.Setting`):
 - ``prelude``: source that runs before the answer, in the same module;
 - ``files``: helper files, text by relative path, written afresh into the folder that each execution starts in;
 - ``handles``: lower trust. Assert tests may hold objects of the answer's own (instances, generators). What is done to such an
-  object, the answer's code does: a test that compares two of them, or asks one for its length, believes the answer.
+  object, the answer's code does: a test that compares two of them, or asks one for its length, believes the answer. None of
+  them equals plain data.
 
 Other payload fields (a family's reference, say) are left alone, unless they look like a misspelt one of these.
 """

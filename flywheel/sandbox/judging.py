@@ -321,7 +321,8 @@ def _judge_assert(kind: str, body: Any, gone: TestResult) -> TestResult:
     if kind == "passed":
         return TestResult(kind="passed")
     if kind == "failed":
-        return TestResult(kind="wrong", error=clean(body["type"], MAX_NAME), got=clean(body["text"], MAX_LOG))
+        told = "\n".join(filter(None, (body["where"], body["text"])))
+        return TestResult(kind="wrong", error=clean(body["type"], MAX_NAME), got=clean(told, MAX_LOG))
     if kind == "unfit":
         return TestResult(kind="unfit", error=clean(body["text"], MAX_LOG))
     return gone

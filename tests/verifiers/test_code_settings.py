@@ -221,6 +221,8 @@ HANDLE_HACKS = {
     "is equal from the right": "class E(list):\n    __eq__ = lambda s, o: True\n    __radd__ = lambda s, o: s\ndef f(x):\n    return E()",
     "lies about its length": "class E:\n    __len__ = lambda s: 1\n    __iter__ = lambda s: iter([2])\n    __eq__ = lambda s, o: True\ndef f(x):\n    return E()",
     "ends loops": "class E:\n    def __getattr__(s, n):\n        raise StopIteration\ndef f(x):\n    return E()",
+    "differs by nothing": "class E:\n    __sub__ = __rsub__ = lambda s, o: 0.0\n    __abs__ = lambda s: 0.0\ndef f(x):\n    return E()",
+    "is less than anything": "class E:\n    __lt__ = __gt__ = __le__ = __ge__ = lambda s, o: True\ndef f(x):\n    return E()",
     "another handle": "def f(x):\n    return [object()]",
 }
 
@@ -228,6 +230,7 @@ HANDLE_HACKS = {
 @pytest.mark.parametrize("name", HANDLE_HACKS)
 def test_no_handle_equals_plain_data(name: str) -> None:
     tests = [check("assert f(1) == 2"), check("assert [f(1)] == [2]"), check("assert 2 == f(1)"), check("assert f(1) in (2, 3)")]
+    tests += [check("assert abs(f(1) - 2) < 0.1"), check("assert 1 < f(1) < 3"), check("assert f(1) * 1 == 2")]
     assert judged(HANDLE_HACKS[name], handles=True, hidden_tests=tests, partial_credit=True).reward == 0.0
 
 
@@ -237,6 +240,14 @@ def test_no_handle_equals_plain_data(name: str) -> None:
 def test_evidence_shows_what_public_tests_printed() -> None:
     verdict = judged("def f(x):\n    print('x is', x)\n    return x\n", public_tests=[call(2, 1)])
     assert verdict.evidence == "f(1): got 1, expected 2\nprinted:\nx is 1"
+
+
+def test_evidence_shows_the_public_test_that_failed_and_the_answers_traceback() -> None:
+    wrong = judged("def f(x):\n    return x\n", public_tests=[check("x = 1\nassert f(x) == 2, 'not two'")])
+    assert wrong.evidence == "AssertionError\nassert f(x) == 2, 'not two'\nnot two"
+    raised = judged("def f(x):\n    y = {}\n    return y[x]\n", public_tests=[check("assert f(1) == 2")])
+    assert raised.evidence.startswith("KeyError\nassert f(1) == 2\nTraceback")
+    assert "line 3, in f" in raised.evidence
 
 
 @pytest.mark.parametrize("leak", ["print(found)", "raise ValueError(found)", "return found", "raise type('E' + found, (Exception,), {})"])

@@ -2,7 +2,8 @@
 
 Requests are ``[number, operation, target, args, kwargs]``, replies frames with that number; both are plain data by value. In the
 mode of lower trust (``handles``) what is not plain stays in the judged process and the tests hold a `Handle`, which has
-the judged process do whatever is done to it. A handle never equals plain data, whatever the answer's ``__eq__`` says.
+the judged process do whatever is done to it. A handle never equals plain data, whatever the answer's ``__eq__`` says, and
+no other operator works between the two.
 """
 
 import builtins
@@ -11,15 +12,17 @@ import operator
 import os
 import select
 import threading
+import traceback
 import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from flywheel.sandbox.inside import plain
-from flywheel.sandbox.inside.answer import describe, flush, load, put_files
+from flywheel.sandbox.inside.answer import MAX_ERROR_CHARS, describe, flush, load, put_files
 from flywheel.sandbox.inside.channel import MAX_MESSAGE_BYTES, PeerGoneError, Sender, read_message, write_all
 
 EXIT_EXCEPTION = 1
+TEST = "<test>"
 MAX_TEXT = 200
 TELLING = {"ImportError", "ModuleNotFoundError", "NameError", "AttributeError", "SyntaxError"}
 
@@ -28,6 +31,14 @@ def _call(function: Any, *args: Any, **kwargs: Any) -> Any:
     return function(*args, **kwargs)
 
 
+# Operators that take two objects of the answer's own. With plain data at one side they would show the answer what is expected, and let
+# an object be less than everything, or differ from everything by nothing.
+BETWEEN_HANDLES: Mapping[str, Callable[..., Any]] = {
+    "__and__": operator.and_,
+    "__or__": operator.or_,
+    **{f"__{name}__": getattr(operator, name) for name in ("eq", "ne", "lt", "le", "gt", "ge", "add", "sub", "mul", "matmul")},
+    **{f"__{name}__": getattr(operator, name) for name in ("truediv", "floordiv", "mod", "pow", "xor")},
+}
 # What a test may do to an object of the answer's own: the method that Python looks up, and what the judged process does then.
 OPERATIONS: Mapping[str, Callable[..., Any]] = {
     "__call__": _call,
@@ -47,10 +58,8 @@ OPERATIONS: Mapping[str, Callable[..., Any]] = {
     "__getitem__": operator.getitem,
     "__setitem__": operator.setitem,
     "__delitem__": operator.delitem,
-    "__and__": operator.and_,
-    "__or__": operator.or_,
-    **{f"__{name}__": getattr(operator, name) for name in ("eq", "ne", "lt", "le", "gt", "ge", "neg", "pos", "abs", "invert")},
-    **{f"__{name}__": getattr(operator, name) for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "xor")},
+    **{f"__{name}__": getattr(operator, name) for name in ("neg", "pos", "abs", "invert")},
+    **BETWEEN_HANDLES,
 }
 
 
@@ -210,9 +219,11 @@ def _error(operation: str, kind: str, data: Any) -> Exception:
     if not isinstance(args, list):
         raise plain.NotPlainError("malformed result")
     try:
-        return raised(*args)
+        error = raised(*args)
     except Exception:  # noqa: BLE001 - a type that takes other arguments
-        return RuntimeError(*args)
+        error = RuntimeError(*args)
+    error.add_note(str(data.get("text"))[-MAX_ERROR_CHARS:])
+    return error
 
 
 class Handle:
@@ -230,8 +241,8 @@ class Handle:
 
 def _forwarded(name: str) -> Callable[..., Any]:
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if name in ("__eq__", "__ne__") and type(args[0]) is not Handle:
-            return name == "__ne__"
+        if name in BETWEEN_HANDLES and type(args[0]) is not Handle:
+            return NotImplemented  # equal to nothing, and a TypeError for the others
         link: Link = object.__getattribute__(self, "_link")
         return link.ask(name, self, args, kwargs)
 
@@ -264,6 +275,13 @@ def _text(error: BaseException) -> str:
         return ""
 
 
+def _where(error: BaseException, source: str) -> str:
+    """Return the test's line that an error passed last, and the answer's own traceback where the error was the answer's."""
+    lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == TEST]
+    told = [source.splitlines()[lines[-1] - 1].strip()[:MAX_TEXT]] if lines else []
+    return "\n".join([*told, *getattr(error, "__notes__", [])])
+
+
 def _run_test(source: str, entry_point: str | None, link: Link) -> tuple[str, dict[str, str]]:
     """Return how one test went: passed, failed, or unfit where that has nothing to do with the answer."""
     namespace: dict[str, Any] = {"__name__": "test"}
@@ -271,14 +289,14 @@ def _run_test(source: str, entry_point: str | None, link: Link) -> tuple[str, di
     said = {"type": "", "text": ""}
     kind = "passed"
     try:
-        code = compile(source, "<test>", "exec")
+        code = compile(source, TEST, "exec")
         wanted = {entry_point} if entry_point else set(_names(code)) - set(dir(builtins))
         namespace.update({name: _proxy(name, link) for name in wanted})
         exec(code, namespace)
     except Unfit as error:
         return "unfit", {"type": "", "text": str(error)}
     except BaseException as error:  # noqa: BLE001 - a test fails by raising
-        kind, said = "failed", {"type": type(error).__name__, "text": _text(error)}
+        kind, said = "failed", {"type": type(error).__name__, "text": _text(error), "where": _where(error, source)}
     if link.lost:
         return link.lost, said
     if not link.asked:  # nothing that an answer does could have changed this
