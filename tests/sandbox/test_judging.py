@@ -1,0 +1,95 @@
+"""Judging what a process reports: whatever it writes, there is a result for every test, and none passes without the right value."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flywheel.sandbox.base import ExecResult
+from flywheel.sandbox.inside.plain import HEAD, pack
+from flywheel.sandbox.judging import _judge_asserts, _judge_calls, normalise, read_frames, show
+from flywheel.sandbox.languages import LANGUAGES
+
+TESTS = [{"args": [1], "expected": [1, 2]}, {"args": [2], "expected": {"a": None}}]
+SECRET = [1, 2], {"a": None}
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("dtszfibch") | st.text(max_size=2), inner, max_size=2),
+    max_leaves=6,
+).filter(lambda value: value not in SECRET and value != {"d": [["a", None]]})
+kinds = st.sampled_from(["value", "error", "end", "load_error", "missing", "loaded", "passed", "no_program", "unfit", "x"])
+reports = st.lists(st.tuples(kinds, json_values | st.fixed_dictionaries({"type": st.text(), "text": st.text()})), max_size=4)
+ends = st.sampled_from([ExecResult(exit_code=code) for code in (0, 1, 71, -9, -11)] + [ExecResult(exit_code=-9, limit="cpu")])
+
+
+def written(report: list[tuple[str, Any]]) -> bytes:
+    return b"".join(pack("n", number, kind, body) for number, (kind, body) in enumerate(report))
+
+
+@settings(max_examples=300, deadline=None)
+@given(report=reports, result=ends, language=st.sampled_from(sorted(LANGUAGES)))
+def test_no_report_of_calls_passes_without_the_values(report: list[tuple[str, Any]], result: ExecResult, language: str) -> None:
+    judged = _judge_calls(result, read_frames(written(report), "n"), TESTS, "f", LANGUAGES[language])
+    assert len(judged) == len(TESTS)
+    assert not any(test.passed for test in judged)
+    assert all(len(test.error) <= 200 and test.error.encode() and test.got.encode() is not None for test in judged)
+
+
+@settings(max_examples=300, deadline=None)
+@given(report=reports, result=ends)
+def test_no_report_of_served_calls_passes_what_the_tests_did_not(report: list[tuple[str, Any]], result: ExecResult) -> None:
+    tester = ExecResult(exit_code=1)
+    said = read_frames(pack("t", 0, "failed", {"type": "AssertionError", "text": "", "where": ""}), "t")
+    judged = _judge_asserts(result, tester, read_frames(written(report), "n"), said, 2, "f")
+    assert len(judged) == 2
+    assert not any(test.passed for test in judged)
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.binary(max_size=40), frame=json_values)
+def test_frames_of_any_bytes_are_read(data: bytes, frame: Any) -> None:
+    payload = json.dumps(frame).encode()
+    for stream in (data, HEAD.pack(len(data)) + data, HEAD.pack(len(payload)) + payload + data):
+        assert read_frames(stream, "n").frames == ()
+
+
+def test_a_frame_that_was_cut_off_is_no_forgery() -> None:
+    whole = pack("n", 0, "value", 1) + pack("n", 1, "end", None)
+    assert read_frames(whole, "n").frames == (("value", 1), ("end", None))
+    for size in range(len(whole)):
+        report = read_frames(whole[:size], "n")
+        assert not report.forged
+        assert len(report.frames) == (size >= len(pack("n", 0, "value", 1)))
+    assert read_frames(whole + whole, "n").forged
+    assert read_frames(pack("m", 0, "value", 1), "n").forged
+    assert read_frames(pack("n", 1, "value", 1), "n").forged
+
+
+@pytest.mark.parametrize(
+    ("got", "expected", "same"),
+    [
+        ("1 2\n", "1 2", True),
+        ("1 2 \n\n\n", "1 2\n", True),
+        ("1\r\n2\r\n", "1\n2", True),
+        ("", "\n", True),
+        ("\n1", "1", False),
+        ("1  2", "1 2", False),
+        ("1\n\n2", "1\n2", False),
+        ("1\x0c2", "1\n2", False),
+        ("1\u20282", "1\n2", False),
+        ("1\r2", "1\n2", False),
+    ],
+)
+def test_outputs_are_compared_line_by_line(got: str, expected: str, same: bool) -> None:
+    assert (normalise(got) == normalise(expected)) is same
+
+
+def test_values_are_shown_in_the_languages_own_manner() -> None:
+    assert show([None, True, "a"]) == "[None, True, 'a']"
+    assert show([None, True, "a"], LANGUAGES["javascript"]) == '[null, true, "a"]'
+    assert show(10**5000) == "<int>"
+    assert len(show("x" * 1000)) == 200
