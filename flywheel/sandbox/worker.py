@@ -181,7 +181,8 @@ class Execution:
             "num_files": limits.num_files,
             "file_bytes": limits.file_bytes,
             "keep_files": session,
-            "filter": "none" if session else "program" if self.job.kind == "node" else "one",
+            "processes": session,
+            "filter": "many" if session else "program" if self.job.kind == "node" else "one",
             "reserves_memory": self.job.kind == "node",
         }
         socket.send_fds(self.worker.control, [json.dumps(request).encode()], list(given.values()))
