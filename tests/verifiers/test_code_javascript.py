@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from typing import Any
 
 import pytest
 
+from flywheel.envs.code import CodeEnv
 from flywheel.errors import SandboxError
 from flywheel.sandbox.languages import JavaScript
 from flywheel.types import Task, Trajectory, Verdict
@@ -139,6 +141,22 @@ def test_prelude_and_files() -> None:
     more = {"prelude": "const double = (x) => 2 * x;", "files": {"lib.js": "exports.two = 2;"}}
     answer = "const { two } = require('./lib.js'); function f() { return double(two); }"
     assert judged(answer, {"entry_point": "f", "hidden_tests": [{"kind": "call", "expected": 4}]}, **more).outcome == "solved"
+
+
+@needs_node
+def test_the_environment_runs_and_tests_it() -> None:
+    env = CodeEnv()
+    payload = {**CALLS, "language": "javascript", "files": {"two.txt": "2"}}
+    env.reset(options={"task": Task.create(env="code", family="test", prompt="", payload=payload)})
+
+    def step(name: str, code: str) -> str:
+        return env.step(json.dumps({"name": name, "arguments": {"code": code}}))[0]
+
+    assert step("run_code", "console.log(require('fs').readFileSync('two.txt', 'utf8') * 2)") == "4"
+    assert "ReferenceError: x is not defined" in step("run_code", "x")
+    assert step("run_tests", REFERENCES["function"][1]) == "1/1 passed"
+    assert step("run_tests", "const f = (xs) => (console.log('seen'), xs);").endswith("expected [1, 9, 10]\nprinted:\nseen")
+    assert step("submit", REFERENCES["constant"][1]) == "submitted"
 
 
 def test_a_sandbox_without_node_is_nobodys_fault(monkeypatch: pytest.MonkeyPatch) -> None:
