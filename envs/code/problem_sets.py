@@ -99,6 +99,8 @@ def apps(record: Record) -> dict[str, Any]:
     """
     question = _text(record, "question")
     cases = _json(record, "input_output")
+    if cases in (None, ""):
+        raise ValueError("input_output is empty, so nothing judges an answer; leave such records out of the file")
     if not isinstance(cases, Mapping) or not isinstance(cases.get("inputs"), list) or not isinstance(cases.get("outputs"), list):
         raise ValueError("input_output has no inputs and outputs, expected two lists")
     inputs, outputs = cases["inputs"], cases["outputs"]
@@ -152,7 +154,7 @@ def _texts(record: Record, field: str, default: list[str] | None = None) -> list
 
 def _json(record: Record, field: str) -> Any:
     value = record.get(field)
-    if not isinstance(value, str):
+    if not isinstance(value, str) or not value.strip():
         return value
     try:
         return json.loads(value)
@@ -181,7 +183,10 @@ def _parse(source: str) -> ast.Module:
 
 def _without(prompt: str, name: str) -> str:
     """Return a prompt's imports and helpers: all of it but the function that is asked for, whose body is missing."""
-    tree = _parse(f"{prompt.rstrip()}\n    pass\n")
+    try:
+        tree = ast.parse(prompt)  # a docstring is a body
+    except (SyntaxError, ValueError):
+        tree = _parse(f"{prompt.rstrip()}\n    pass\n")
     wanted = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name]
     if not wanted:
         raise ValueError(f"prompt defines no function {name!r}")

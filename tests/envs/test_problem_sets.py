@@ -49,6 +49,13 @@ HUMANEVAL: dict[str, dict[str, Any]] = {
         "canonical_solution": "    mean = sum(numbers) / len(numbers)\n    return sum(abs(x - mean) for x in numbers) / len(numbers)\n",
         "test": "def check(candidate):\n    assert abs(candidate([1.0, 2.0, 3.0]) - 2.0/3.0) < 1e-6\n    assert True, 'This prints if this assert fails 2 (also good for debugging!)'\n",
     },
+    "names itself": {
+        "task_id": "Sample/33",
+        "prompt": "FIX = 'tests'\n\n\ndef sort_third(xs: list):\n  # two spaces, and no docstring\n",
+        "entry_point": "sort_third",
+        "canonical_solution": "  xs = list(xs)\n  xs[::3] = sorted(xs[::3])\n  return xs\n",
+        "test": "def check(candidate):\n    assert tuple(candidate([1, 2, 3])) == tuple(sort_third([1, 2, 3]))\n    assert candidate([5, 6, 3, 4, 8]) == [4, 6, 3, 5, 8], FIX\n",
+    },
     "nothing": {
         "task_id": "Sample/12",
         "prompt": 'from typing import List, Optional\n\n\ndef longest(strings: List[str]) -> Optional[str]:\n    """ Longest string, or None.\n    """\n',
@@ -182,6 +189,7 @@ BROKEN: dict[str, tuple[str, dict[str, Any], str]] = {
     "tests of something else": ("mbpp", {**MBPP["plain"], "test_list": ["assert g(1)"]}, "uses none of the names that code defines"),
     "no cases": ("apps", {**APPS["program"], "input_output": "{}"}, "expected two lists"),
     "cases that are no JSON": ("apps", {**APPS["program"], "input_output": "{"}, "input_output is text that is not JSON"),
+    "no cases at all": ("apps", {**APPS["program"], "input_output": ""}, "leave such records out"),
     "uneven cases": ("apps", {**APPS["program"], "input_output": {"inputs": ["1"], "outputs": []}}, "1 inputs and 0 outputs"),
     "arguments that are no list": (
         "apps",
