@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,12 +28,34 @@ for variable in ("NO_PROXY", "no_proxy"):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what is marked ``gpu`` on a machine without one."""
-    if shutil.which("nvidia-smi") is not None:
-        return
+    """Skip what is marked for a machine that this one is not."""
+    lacking = {"gpu": None if shutil.which("nvidia-smi") else "no NVIDIA GPU"}
+    if any(item.get_closest_marker("lean") for item in items):
+        lacking["lean"] = _no_lean()
     for item in items:
-        if item.get_closest_marker("gpu"):
-            item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU"))
+        for name, reason in lacking.items():
+            if reason and item.get_closest_marker(name):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _no_lean() -> str | None:
+    """Return why tests on a real Lean can't run."""
+    from flywheel.verifiers.lean_toolchain import LeanMissingError, find_lean
+
+    try:
+        find_lean()
+    except LeanMissingError as error:
+        return str(error)
+    return None
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Name the tests that no Lean was there for: their number alone would hide which."""
+    names = [report.nodeid for report in terminalreporter.stats.get("skipped", []) if "lean" in report.keywords]
+    if names:
+        terminalreporter.write_line(f"{len(names)} tests need a real Lean 4 and were skipped:")
+        for name in names:
+            terminalreporter.write_line(f"  {name}")
 
 
 @pytest.fixture(scope="session")

@@ -131,7 +131,7 @@ def read_statement(statement: str) -> Statement:
             raise ValueError("statement has ':=' in it: give the theorem up to and without ':='")
         if at and token.kind == "word" and token.text in ("theorem", "lemma", "axiom", "def", "example", "end"):
             raise ValueError(f"statement has a second command in it: {token.text!r}")
-    namespace, _, name = words[1].rpartition(".") if "«" not in words[1] else ("", "", words[1])
+    namespace, _, name = words[1].removeprefix("_root_.").rpartition(".") if "«" not in words[1] else ("", "", words[1])
     return Statement(namespace=namespace, name=name, signature=text[text.index(words[1]) + len(words[1]) :].strip())
 
 
