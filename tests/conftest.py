@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     names = [report.nodeid for report in terminalreporter.stats.get("skipped", []) if "lean" in report.keywords]
     if names:
         terminalreporter.write_line(f"{len(names)} tests need a real Lean 4 and were skipped:")
-        for name in names:
-            terminalreporter.write_line(f"  {name}")
+        for name, count in Counter(name.partition("[")[0] for name in names).items():
+            terminalreporter.write_line(f"  {name}{f' ({count} cases)' if count > 1 else ''}")
 
 
 @pytest.fixture(scope="session")

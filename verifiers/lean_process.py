@@ -43,10 +43,20 @@ class LeanProcess:
         show: Host folders that it may read.
         env: Environment variables.
         memory_bytes: The hard limit; the watch's own is lower or equal.
+        program: What looks itself up in ``/proc``, where that is not the first of `argv`.
     """
 
-    def __init__(self, argv: Sequence[str], *, backend: str, show: Sequence[Path], env: Mapping[str, str], memory_bytes: int) -> None:
-        self._process = PipedProcess(argv, backend=backend, show=show, env=env, memory_bytes=memory_bytes)
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        backend: str,
+        show: Sequence[Path],
+        env: Mapping[str, str],
+        memory_bytes: int,
+        program: str | None = None,
+    ) -> None:
+        self._process = PipedProcess(argv, backend=backend, show=show, env=env, memory_bytes=memory_bytes, program=program)
         self.cpu_s = 0.0
 
     def to_end(self, watch: Watch) -> tuple[bytes, int]:

@@ -46,6 +46,7 @@ class PipedProcess:
         env: Environment variables beside the sandbox's own.
         memory_bytes: What its heap, stacks and private writable mappings may come to; files that it maps to read don't count.
         disk_bytes: Size of its private folder, and of a file in it.
+        program: What processes inside find where they look themselves up in ``/proc``; the program by default.
 
     Raises:
         SandboxError: it can't be started.
@@ -60,6 +61,7 @@ class PipedProcess:
         env: Mapping[str, str] | None = None,
         memory_bytes: int = 4 << 30,
         disk_bytes: int = 64 << 20,
+        program: str | None = None,
     ) -> None:
         self._bare = backend == "unsafe"
         limits = {"RLIMIT_DATA": memory_bytes, "RLIMIT_FSIZE": disk_bytes, "RLIMIT_CORE": 0, "RLIMIT_NPROC": 1024}
@@ -74,7 +76,7 @@ class PipedProcess:
             if self._home is not None:
                 self._process = unsafe.start(line, home=self._home, log=self._log)
             else:
-                self._process = bubblewrap.start(line, disk_bytes=disk_bytes, log=self._log, mounts=_mounts(argv[0], show))
+                self._process = bubblewrap.start(line, disk_bytes=disk_bytes, log=self._log, mounts=_mounts(program or argv[0], show))
         except BaseException:
             self._log.close()
             raise
@@ -171,7 +173,7 @@ def _mounts(program: str, show: Sequence[Path]) -> list[str]:
             make(folder.parent)
             arguments += ["--ro-bind", str(folder), str(folder)]
     # There is no /proc in a sandbox; a program that looks itself up there finds this much.
-    for name in ("self", "1"):
+    for name in ("self", *map(str, range(1, 9))):
         make(Path("/proc", name))
         arguments += ["--symlink", program, f"/proc/{name}/exe"]
     return arguments
