@@ -22,6 +22,7 @@ OFFLINE = {
     "MPLBACKEND": "Agg",
     "OMP_NUM_THREADS": "1",
 }
+_WITHOUT_LEAN: set[str] = set()
 os.environ.update({name: value for name, value in OFFLINE.items() if name not in os.environ})
 # A proxy must not come between a test and the servers that it starts.
 for variable in ("NO_PROXY", "no_proxy"):
@@ -37,6 +38,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for name, reason in lacking.items():
             if reason and item.get_closest_marker(name):
                 item.add_marker(pytest.mark.skip(reason=reason))
+                if name == "lean":
+                    _WITHOUT_LEAN.add(item.nodeid)
 
 
 def _no_lean() -> str | None:
@@ -52,7 +55,7 @@ def _no_lean() -> str | None:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Name the tests that no Lean was there for: their number alone would hide which."""
-    names = [report.nodeid for report in terminalreporter.stats.get("skipped", []) if "lean" in report.keywords]
+    names = [report.nodeid for report in terminalreporter.stats.get("skipped", []) if report.nodeid in _WITHOUT_LEAN]
     if names:
         terminalreporter.write_line(f"{len(names)} tests need a real Lean 4 and were skipped:")
         for name, count in Counter(name.partition("[")[0] for name in names).items():

@@ -28,17 +28,25 @@ SORRY = "declaration uses `sorry`"
 class Script:
     """The table, and what has been declared."""
 
-    def __init__(self, table: Path) -> None:
-        data = json.loads(table.read_text("utf-8"))
-        self.table = table
-        self.header_s: float = data.get("header_s", 0.0)
+    def __init__(self, table: Path | None = None) -> None:
+        self.table = table or Path("/nowhere")
         self.proofs: dict[str, list[str]] = {}
         self.axioms: dict[str, list[str]] = {}
-        for proof in data["proofs"]:
-            statement = squeeze(proof["statement"])
-            self.proofs.setdefault(statement, []).extend(squeeze(answer) for answer in proof["answers"])
-            for answer in proof["answers"]:
-                self.axioms[statement + "\n" + squeeze(answer)] = proof.get("axioms", [])
+        self.lemmas: list[str] = []
+        self.header_s = 0.0
+        if table is not None:
+            data = json.loads(table.read_text("utf-8"))
+            self.header_s = data.get("header_s", 0.0)
+            for proof in data["proofs"]:
+                self.learn(proof["statement"], proof["answers"], proof.get("axioms", []))
+
+    def learn(self, statement: str, answers: list[str], axioms: list[str]) -> None:
+        """Take answers for proofs of a statement (from its name on)."""
+        statement = squeeze(statement)
+        for answer in map(squeeze, answers):
+            if answer not in self.proofs.setdefault(statement, []):
+                self.proofs[statement].append(answer)
+            self.axioms[statement + "\n" + answer] = axioms
 
     def elaborate(self, text: str, known: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any], list[str]]:
         """Return the messages on commands, what is declared after them, and the statements left open by ``sorry``."""
@@ -91,6 +99,10 @@ class Script:
                     say("info", at, f"'{name}' does not depend on any axioms")
             elif line.startswith("example : 1 + 1 = 3"):
                 say("error", at, "type mismatch")
+            elif line.startswith("#eval "):
+                words = re.findall(r'"(\w+)"', lines[at + 1])
+                for lemma in [lemma for lemma in self.lemmas if all(word in lemma for word in words)]:
+                    say("info", at, lemma)
             elif line.startswith("import Nowhere"):
                 say("error", at, "unknown package 'Nowhere'")
             elif line.startswith("bad "):
@@ -126,7 +138,7 @@ def tactics(proof: str) -> list[str]:
 
 def goal(statement: str, steps: list[str]) -> str:
     """Return a goal that says how far a proof has come."""
-    return f"step : {len(steps)}\n⊢ {statement.partition(' : ')[2] or statement}"
+    return f"step : {len(steps)}\n⊢ {statement.rpartition(' : ')[2]}"
 
 
 class Repl:
