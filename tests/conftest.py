@@ -44,7 +44,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _no_lean() -> str | None:
     """Return why tests on a real Lean can't run."""
-    from flywheel.verifiers.lean_toolchain import LeanMissingError, find_lean
+    from flywheel.verifiers.lean_protocol import LeanMissingError
+    from flywheel.verifiers.lean_toolchain import find_lean
 
     try:
         find_lean()

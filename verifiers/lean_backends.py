@@ -42,7 +42,8 @@ def make_backend(settings: Settings | None = None) -> LeanBackend:
     if kind == "dojo":
         from flywheel.verifiers.lean_dojo import DojoBackend
 
-        return DojoBackend(settings)
+        dojo: LeanBackend = DojoBackend(settings)
+        return dojo
     module, colon, attribute = kind.partition(":")
     if not colon:
         raise VerifierError(f"FLYWHEEL_LEAN_BACKEND is {kind!r}, expected auto, repl, file, dojo or module:attribute")

@@ -38,8 +38,7 @@ class Rechecker:
         self._sandbox = sandbox
         mode = self.settings.replay
         try:
-            self._share = {"auto": 1.0, "always": 1.0, "never": 0.0}.get(mode)
-            self._share = float(mode) if self._share is None else self._share
+            self._share = float({"auto": "1", "always": "1", "never": "0"}.get(mode, mode))
         except ValueError:
             raise VerifierError(f"FLYWHEEL_LEAN_REPLAY is {mode!r}, expected auto, always, never or a share such as 0.1") from None
 

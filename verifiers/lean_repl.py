@@ -78,9 +78,9 @@ class ReplBackend:
     def run_tactic(self, state: ProofState, tactic: str) -> Step:
         """Run one tactic in the process that holds the state, or in another, the state's tactics first; see `LeanBackend`."""
         theorem = state.theorem
-        serial, number = state.handle if state.handle is not None else (None, None)
+        serial, number = state.handle if state.handle is not None else (0, 0)  # no process has the serial 0
         try:
-            if serial is not None and self.pool.alive(serial):
+            if self.pool.alive(serial):
                 try:
                     with self.pool.lend(theorem.project, theorem.header, serial=serial) as process:
                         if process.serial == serial:
