@@ -5,7 +5,7 @@ not a proof yet: every find is checked from scratch, and only what passes is ret
 through the real environment, where it is verified once more before it trains anything.
 
 Best-first follows GPT-f (arXiv:2009.03393): the open state whose path has the highest logprob is expanded; we divide by
-depth**`length_power` (0.5 by default), which keeps long paths alive. The tree search is PUCT (arXiv:1712.01815, as AlphaProof has it on proof states): a
+depth**`length_power` (0.5 by default), which keeps long paths alive. The tree search is PUCT (arXiv:1712.01815; AlphaProof has the like): a
 child's prior is the guide's probability among its siblings, a state's value the chance that its remaining goals close, guessed as
 0.5 ** number of goals where no `value` is given, and the mean of values backed up.
 """
