@@ -58,7 +58,7 @@ ONLY_IN = {
 }
 MAX_LINES = 500
 # Run as a program or loaded by another library, hence never imported.
-NOT_IMPORTED = {"mypy", "ruff"}
+NOT_IMPORTED = {"lean-dojo", "mypy", "ruff"}
 DISTRIBUTIONS = {"PIL": "pillow", "lean_dojo": "lean-dojo"}
 
 

@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -66,6 +66,11 @@ class Settings:
                 except ValueError:
                     raise VerifierError(f"FLYWHEEL_LEAN_{name.upper()} is {text!r}, expected {kind.__name__}") from None
         return Settings(**got)
+
+    @staticmethod
+    def read_as(backend: str) -> Settings:
+        """Return the settings of this process with another backend."""
+        return replace(Settings.read(), backend=backend)
 
 
 def find_lean(project: str | None = None) -> Toolchain:

@@ -17,18 +17,21 @@ OTHER = Theorem(header="", statement="theorem other (p q : Prop) (h : p ∧ q) :
 class LeanBackendContract:
     """What every backend must do, on the scripted Lean or a real one."""
 
+    target = TARGET
+    other = OTHER
+
     def test_it_says_what_it_is(self, backend: LeanBackend) -> None:
         assert backend.name in backend.version
 
     @pytest.mark.parametrize("answer", ["rfl", "by rfl", "by\n  skip\n  rfl"])
     def test_a_proof_passes(self, backend: LeanBackend, answer: str) -> None:
-        found = ProofChecker(backend).check(TARGET, answer, STANDARD)
+        found = ProofChecker(backend).check(self.target, answer, STANDARD)
         assert found.passed, found
         assert [check.name for check in found.checks] == ["gate", "statement", "elaborates", "statement_match", "axioms"]
 
     @pytest.mark.parametrize("answer", ["Nat.succ", "by skip", "(rfl : 1 = 3)"])
     def test_what_is_no_proof_fails_at_elaboration(self, backend: LeanBackend, answer: str) -> None:
-        found = ProofChecker(backend).check(TARGET, answer, STANDARD)
+        found = ProofChecker(backend).check(self.target, answer, STANDARD)
         assert not found.passed
         assert found.checks[-1].name == "elaborates"
         assert "Fw" not in found.checks[-1].detail
@@ -36,7 +39,8 @@ class LeanBackendContract:
     def test_the_same_answer_gets_the_same_findings(self, backend: LeanBackend) -> None:
         for answer in ("rfl", "by skip"):
             assert (
-                ProofChecker(backend).check(TARGET, answer, STANDARD).checks == ProofChecker(backend).check(TARGET, answer, STANDARD).checks
+                ProofChecker(backend).check(self.target, answer, STANDARD).checks
+                == ProofChecker(backend).check(self.target, answer, STANDARD).checks
             )
 
     def test_messages_say_the_line_of_their_own_command(self, backend: LeanBackend) -> None:
@@ -53,12 +57,12 @@ class LeanBackendContract:
             backend.elaborate("bad header", ["example : 1 + 1 = 2 := rfl"])
 
     def test_a_statement_that_is_no_lean_is_the_tasks_fault(self, backend: LeanBackend) -> None:
-        wrong = Theorem(header="", statement="theorem target : 1 +")
+        wrong = Theorem(header=self.target.header, project=self.target.project, statement="theorem target : 1 +")
         with pytest.raises(ValueError, match="statement"):
             ProofChecker(backend).check(wrong, "rfl", STANDARD)
 
     def test_tactics_step_to_the_end(self, backend: LeanBackend) -> None:
-        state = backend.open_goal(OTHER)
+        state = backend.open_goal(self.other)
         assert len(state.goals) == 1
         assert "q ∧ p" in state.goals[0]
         for tactic in ("constructor", "exact h.2"):
@@ -69,10 +73,10 @@ class LeanBackendContract:
         step = backend.run_tactic(state, "exact h.1")
         assert step.state is not None
         assert step.state.goals == ()
-        assert ProofChecker(backend).check(OTHER, script(step.state.tactics), STANDARD).passed
+        assert ProofChecker(backend).check(self.other, script(step.state.tactics), STANDARD).passed
 
     def test_a_wrong_tactic_leaves_the_state_as_it_was(self, backend: LeanBackend) -> None:
-        state = backend.open_goal(TARGET)
+        state = backend.open_goal(self.target)
         wrong = backend.run_tactic(state, "exact Nat.succ")
         assert wrong.state is None
         assert wrong.error

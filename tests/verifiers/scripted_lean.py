@@ -1,6 +1,7 @@
 """A Lean by a script: as a REPL or as a ``lean`` binary, it judges by a table what the real one would judge by mathematics.
 
-``python scripted_lean.py TABLE.json repl`` serves the REPL's protocol; ``… TABLE.json lean [--json] FILE`` checks a file. The table lists
+``python scripted_lean.py TABLE.json repl`` serves the REPL's protocol; ``… TABLE.json lean [--json] FILE`` checks a file;
+``… TABLE.json lake … FILE`` opens the prompt of LeanDojo. The table lists
 ``proofs``: a statement (from its name on), the answers that prove it, and the axioms that they rest on. A tactic block counts line by
 line, so the first lines of one are a state with goals left. Words in an answer make it misbehave:
 
@@ -259,11 +260,36 @@ def check_file(script: Script, file: Path, *, as_json: bool) -> int:
     return int(any(message["severity"] == "error" for message in messages))
 
 
+def prompt(script: Script, file: Path) -> None:
+    """Do as ``lake env lean FILE`` does with the prompt that LeanDojo put in the place of a proof."""
+    text = file.read_text("utf-8").split("lean_dojo_repl")[0]
+    statement = squeeze(text.rpartition("theorem ")[2].rpartition(":=")[0])
+    states: list[list[str]] = [[]]
+
+    def say(**reply: object) -> None:
+        print("REPL> " + json.dumps(reply, ensure_ascii=False), flush=True)
+
+    say(sid=0, tacticState=goal(statement, []), error=None)
+    for line in sys.stdin:
+        request = json.loads(line)
+        misbehave(request["cmd"], script.table, repl=True)
+        steps = [*states[request["sid"]], squeeze(request["cmd"])]
+        error = script.judge(statement, "by " + " ; ".join(steps))
+        if error is not None and not error.startswith("unsolved goals"):
+            say(sid=None, tacticState=None, error=error)
+            continue
+        states.append(steps)
+        say(sid=len(states) - 1, tacticState="no goals" if error is None else goal(statement, steps), error=None)
+
+
 def main() -> int:
     """Run as what the arguments say."""
     script, role, *rest = Script(Path(sys.argv[1])), *sys.argv[2:]
     if role == "repl":
         Repl(script).serve()
+        return 0
+    if role == "lake":
+        prompt(script, Path(rest[-1]))
         return 0
     if rest == ["--version"]:
         print("Lean (version 4.9.0, scripted)")
