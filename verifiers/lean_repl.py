@@ -17,7 +17,7 @@ from flywheel.verifiers.lean_gate import read_statement
 from flywheel.verifiers.lean_pool import ReplPool
 from flywheel.verifiers.lean_process import ReplProcess, Watch, read_messages
 from flywheel.verifiers.lean_protocol import BrokeError, Elaborated, Message, ProofState, Step, Theorem, header_error
-from flywheel.verifiers.lean_toolchain import Settings, environment, find_lean, find_repl, shown
+from flywheel.verifiers.lean_toolchain import Settings, built_for, environment, find_lean, find_repl, shown
 
 CONTROL = (("example : 1 + 1 = 2 := rfl", False), ("example : 1 + 1 = 3 := rfl", True))  # what a sound Lean accepts and refuses
 _IDLE_S = 120.0
@@ -103,7 +103,8 @@ class ReplBackend:
         if self._argv is not None:
             process = ReplProcess(self._argv, backend=self._sandbox, show=self._show, env={}, memory_bytes=memory)
         else:
-            lean, repl = find_lean(project), find_repl(project)
+            repl = find_repl(project)
+            lean = find_lean(project or built_for(repl))
             folders = [*shown(lean, project, repl), *self._show]
             process = ReplProcess([str(repl)], backend=self._sandbox, show=folders, env=environment(lean, project), memory_bytes=memory)
         try:

@@ -103,6 +103,12 @@ def find_repl(project: str | None = None) -> Path:
     raise LeanMissingError(f"no Lean REPL found ({where}): run `make lean`, or build leanprover-community/repl and set LEAN_REPL to it")
 
 
+def built_for(repl: Path) -> str | None:
+    """Return the REPL's checkout, whose ``lean-toolchain`` says which Lean it was built with; None where it lies elsewhere."""
+    checkout = next((folder for folder in repl.parents if (folder / "lean-toolchain").is_file()), None)
+    return None if checkout is None else str(checkout)
+
+
 def search_path(toolchain: Toolchain, project: str | None) -> list[Path]:
     """Return the folders of compiled libraries that ``lake env`` would name, without running Lake.
 
