@@ -13,7 +13,7 @@ import threading
 from flywheel import sandbox
 from flywheel.errors import VerifierError
 from flywheel.verifiers.lean_protocol import LeanBackend, LeanMissingError
-from flywheel.verifiers.lean_toolchain import Settings, find_repl
+from flywheel.verifiers.lean_toolchain import Settings, find_lean, find_repl
 
 _lock = threading.Lock()
 _shared: LeanBackend | None = None
@@ -52,6 +52,19 @@ def make_backend(settings: Settings | None = None) -> LeanBackend:
     except (ImportError, AttributeError) as error:
         raise VerifierError(f"FLYWHEEL_LEAN_BACKEND is {kind!r}: {error}") from error
     return made
+
+
+def missing() -> list[str]:
+    """Return what this machine lacks for the backend that the settings name, a message each with what to do."""
+    try:
+        kind = Settings.read().backend
+        if kind == "repl":
+            find_repl()
+        if ":" not in kind:
+            find_lean()
+    except VerifierError as error:
+        return [str(error)]
+    return []
 
 
 def acquire_shared() -> LeanBackend:

@@ -132,22 +132,64 @@ class ProofChecker:
                 self._known.move_to_end(theorem)
                 return self._known[theorem]
         place = Place.fresh(read_statement(theorem.statement))
-        commands = [place.declaration("sorry"), f"set_option pp.all true in\n#check @{place.name}"]
-        got = self.backend.elaborate(theorem.header, commands, project=theorem.project)
+        got = self.backend.elaborate(theorem.header, _asking(place), project=theorem.project)
         if got.broke is not None:
             raise ValueError(f"lean payload: the statement breaks Lean ({got.broke}: {got.detail})")
-        said, reported = got.messages
-        error = next((m for m in said if m.severity == "error"), None)
-        if error is not None:
-            raise ValueError(f"lean payload: the statement does not elaborate: {place.scrub(error.text)[:MAX_SHOWN]}")
-        if not any(_SORRY.search(m.text) for m in said):
-            raise VerifierError(f"Lean does not warn of an open proof, so it can't be trusted with one: {_shown(said)}")
-        full = _type_of(_only(reported, 2), place)
+        full = _said(place, *got.messages)
+        self._remember(theorem, full)
+        return full
+
+    def ask_all(self, theorems: Iterable[Theorem]) -> None:
+        """Read many statements ahead, one process for all that share a header; those that don't elaborate are left to `asked`.
+
+        Raises:
+            VerifierError: Lean can't be reached.
+        """
+        with self._lock:
+            new = [theorem for theorem in dict.fromkeys(theorems) if theorem not in self._known]
+        batches: dict[tuple[str, str | None], list[tuple[Theorem, Place]]] = {}
+        for theorem in new:
+            place = Place.fresh(read_statement(theorem.statement))
+            batches.setdefault((theorem.header, theorem.project), []).append((theorem, place))
+        for (header, project), batch in batches.items():
+            commands = [command for _, place in batch for command in _asking(place)]
+            try:
+                got = self.backend.elaborate(header, commands, project=project)
+            except ValueError:
+                continue
+            if got.broke is not None:
+                continue
+            for at, (theorem, place) in enumerate(batch):
+                try:
+                    self._remember(theorem, _said(place, *got.messages[2 * at : 2 * at + 2]))
+                except (ValueError, VerifierError):
+                    continue
+
+    def _remember(self, theorem: Theorem, full: str) -> None:
         with self._lock:
             self._known[theorem] = full
             while len(self._known) > self._max:
                 self._known.popitem(last=False)
-        return full
+
+
+def _asking(place: Place) -> list[str]:
+    """Return the commands that make Lean say what a statement means."""
+    return [place.declaration("sorry"), f"set_option pp.all true in\n#check @{place.name}"]
+
+
+def _said(place: Place, said: Sequence[Message], reported: Sequence[Message]) -> str:
+    """Return a statement's meaning from what Lean said to `_asking`.
+
+    Raises:
+        ValueError: it does not elaborate.
+        VerifierError: Lean says what this module can't read.
+    """
+    error = next((m for m in said if m.severity == "error"), None)
+    if error is not None:
+        raise ValueError(f"lean payload: the statement does not elaborate: {place.scrub(error.text)[:MAX_SHOWN]}")
+    if not any(_SORRY.search(m.text) for m in said):
+        raise VerifierError(f"Lean does not warn of an open proof, so it can't be trusted with one: {_shown(said)}")
+    return _type_of(_only(reported, 2), place)
 
 
 def read_axioms(text: str, name: str) -> tuple[str, ...]:

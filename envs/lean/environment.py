@@ -5,7 +5,8 @@ Stepping through a proof only helps to find it: what is judged is the whole proo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from flywheel.contracts import TaskGenerator
@@ -13,9 +14,9 @@ from flywheel.envs.lean.families import FAMILIES, WHOLE
 from flywheel.envs.lean.goals import show_error, show_goals
 from flywheel.envs.lean.lemmas import search_lemmas
 from flywheel.tool_env import ToolEnv
-from flywheel.types import Task, Trajectory
+from flywheel.types import Task, Trajectory, Turn
 from flywheel.verifiers.lean import LeanPayload, LeanVerifier
-from flywheel.verifiers.lean_backends import acquire_shared, release_shared
+from flywheel.verifiers.lean_backends import acquire_shared, missing, release_shared
 from flywheel.verifiers.lean_gate import refuse_tactic
 from flywheel.verifiers.lean_protocol import LeanBackend, ProofState
 from flywheel.verifiers.lean_scripts import script
@@ -47,6 +48,11 @@ class LeanEnv(ToolEnv):
     def generators(cls) -> Mapping[str, TaskGenerator]:
         """Return the task families."""
         return FAMILIES
+
+    @classmethod
+    def lacks(cls) -> Sequence[str]:
+        """Return that there is no Lean, where there is none."""
+        return missing()
 
     def begin(self, task: Task) -> None:
         """Read the task's payload; Lean is not asked before a tool needs it.
@@ -110,21 +116,35 @@ class LeanEnv(ToolEnv):
 
     def answer(self, trajectory: Trajectory) -> str | None:
         """Return the proof of the last submit: its own text, or the tactics that had worked and were not taken back by then."""
-        steps: list[str] = []
         answer: str | None = None
-        for turn in trajectory.turns:
-            worked = not (turn.observation or ERROR).startswith(ERROR)
+        for at, turn in enumerate(trajectory.turns):
             for call in turn.tool_calls:
-                text = call.arguments.get("text")
-                proof = call.arguments.get("proof")
-                if call.name == "tactic" and worked and isinstance(text, str):
-                    steps.append(text)
-                elif call.name == "undo" and worked and steps:
-                    steps.pop()
-                elif call.name == "submit":
+                if call.name == "submit":
+                    proof = call.arguments.get("proof")
                     given = proof if isinstance(proof, str) and proof.strip() else None
+                    steps = self.steps_of(replace(trajectory, turns=trajectory.turns[: at + 1]))
                     answer = given or (script(steps) if steps else None)
         return answer
+
+    @staticmethod
+    def steps_of(trajectory: Trajectory) -> tuple[str, ...]:
+        """Return the tactics of an attempt that worked and were not taken back."""
+        steps: list[str] = []
+        for turn in trajectory.turns:
+            if (turn.observation or ERROR).startswith(ERROR):
+                continue
+            for call in turn.tool_calls:
+                text = call.arguments.get("text")
+                if call.name == "tactic" and isinstance(text, str):
+                    steps.append(text)
+                elif call.name == "undo" and steps:
+                    steps.pop()
+        return tuple(steps)
+
+    @property
+    def played(self) -> tuple[Turn, ...]:
+        """The turns of the episode so far, as `step` made them."""
+        return tuple(self._turns)
 
     def close(self) -> None:
         """Give Lean back."""

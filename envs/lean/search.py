@@ -125,14 +125,20 @@ class ProofSearch:
         self._exploration, self._power = exploration, length_power
         self._value = value or (lambda state: 0.5 ** len(state.goals))
 
-    async def prove(self, theorem: Theorem, *, seed: int = 0) -> Found:
-        """Search for a proof.
+    async def prove(self, theorem: Theorem, *, seed: int = 0, after: Sequence[str] = ()) -> Found:
+        """Search for a proof, from the start or after tactics that are known to work.
 
         Raises:
             ValueError: the statement does not elaborate.
             InfraError: Lean or the policy can't be reached.
         """
-        root = _Node(state=await asyncio.to_thread(self.backend.open_goal, theorem))
+        start = await asyncio.to_thread(self.backend.open_goal, theorem)
+        for tactic in after:
+            step = await asyncio.to_thread(self.backend.run_tactic, start, tactic)
+            if step.state is None or not step.state.goals:
+                break
+            start = step.state
+        root = _Node(state=start)
         seen = {root.state.goals}
         num_expansions = num_tactics = 0
         heap: list[tuple[float, int, _Node]] = [(0.0, 0, root)]

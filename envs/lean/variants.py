@@ -156,16 +156,17 @@ def elaborating(tasks: Iterable[Task | None], checker: ProofChecker) -> list[Tas
     Raises:
         VerifierError: Lean can't be reached.
     """
-    kept = []
-    for task in tasks:
-        if task is None:
-            continue
-        try:
-            checker.asked(LeanPayload.read(task.payload).theorem)
-        except ValueError:
-            continue
-        kept.append(task)
-    return kept
+    made = [task for task in tasks if task is not None]
+    checker.ask_all(LeanPayload.read(task.payload).theorem for task in made)
+    return [task for task in made if _is_readable(task, checker)]
+
+
+def _is_readable(task: Task, checker: ProofChecker) -> bool:
+    try:
+        checker.asked(LeanPayload.read(task.payload).theorem)
+    except ValueError:
+        return False
+    return True
 
 
 async def sort_variants(tasks: Iterable[Task], search: ProofSearch, *, seed: int = 0) -> tuple[list[Task], list[Task]]:

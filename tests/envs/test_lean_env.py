@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from flywheel.config import EnvironmentConfig, Recipe
 from flywheel.contracts import draw_params
 from flywheel.envs.lean import LeanEnv, LeanProofEnv, family
 from flywheel.envs.lean.families import FAMILIES, KINDS, WHOLE
 from flywheel.envs.lean.family import LeanFamily, canonical, split_script, split_signature
 from flywheel.envs.lean.goals import NOTHING_LEFT, normalize, show_error, show_goals
+from flywheel.preflight import check
+from flywheel.tasks.source import TaskSource
 from flywheel.types import Task
 from flywheel.verifiers.lean_gate import refuse_answer, refuse_statement
 from flywheel.verifiers.lean_scripts import script
@@ -110,6 +114,30 @@ def test_whole_proof_mode_has_one_tool() -> None:
     assert call(env, "tactic", text="constructor")[0].startswith("Error: no tool")
     assert call(env, "submit", proof="⟨h.2, h.1⟩")[1] == 1.0
     env.close()
+
+
+def test_statements_come_from_json_lines(tmp_path: Path) -> None:
+    records = [{"prompt": "Prove it.", "payload": {"statement": f"theorem t{at} (p q : Prop) (h : p ∧ q) : q ∧ p"}} for at in range(12)]
+    (tmp_path / "statements.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    section = EnvironmentConfig(use="lean", tasks_file=tmp_path / "statements.jsonl")
+    source = TaskSource(Recipe(environments={"lean": section}))
+    task = source.train(0)
+    learn(str(task.payload["statement"]), "⟨h.2, h.1⟩")
+    env = LeanEnv(backend=Oracle())
+    assert env.reset(options={"task": task})[0] == "Prove it."
+    assert call(env, "submit", proof="⟨h.2, h.1⟩")[1] == 1.0
+    env.close()
+
+
+def test_what_a_machine_lacks_is_said_before_anything_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert LeanEnv.lacks() == []
+    for name in ("FLYWHEEL_LEAN_BACKEND", "LEAN", "LEAN_REPL", "ELAN_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    recipe = Recipe.model_validate({"environments": {"lean": {}}, "run": {"dir": str(tmp_path), "cache_dir": str(tmp_path)}})
+    (problem,) = [problem for problem in check(recipe) if problem.startswith("environments.lean")]
+    assert "elan-init" in problem
 
 
 # ---------------------------------------------------------------- what is shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
@@ -10,7 +11,10 @@ import pytest
 from flywheel.envs.lean import LeanEnv
 from flywheel.envs.lean.family import task_of
 from flywheel.envs.lean.guides import BasicGuide, PolicyGuide, basic_tactics
+from flywheel.envs.lean.relabel import SearchRelabeller
 from flywheel.envs.lean.search import Budget, Candidate, Method, ProofSearch, actions
+from flywheel.types import Outcome, Trajectory, Verdict
+from flywheel.verifiers.lean import LeanVerifier
 from flywheel.verifiers.lean_protocol import ProofState, Step, Theorem
 from tests.envs.lean_oracle import Oracle, learn, learning
 from tests.scripted import ScriptedPolicy, call, make_chat
@@ -137,6 +141,30 @@ def test_a_find_plays_through_the_environment_and_is_verified_again() -> None:
     *_, last = (env.step(action) for action in actions(found.tactics))
     assert last[1:3] == (1.0, True)
     env.close()
+
+
+def test_a_failed_attempt_is_completed_from_its_own_tactics() -> None:
+    task = task_of(STATEMENT.removeprefix("theorem target "), "hand")
+    env = LeanEnv(backend=States())
+    env.reset(options={"task": task})
+    for tactic in (*PROOF[:2], "nonsense", "skip"):
+        env.step(json.dumps({"name": "tactic", "arguments": {"text": tactic}}))
+    failed = Trajectory(task_id=task.id, turns=env.played, stop_reason="max_turns", answer=None)
+    assert LeanEnv.steps_of(failed) == PROOF[:2]
+    guide = Table(dict.fromkeys(PROOF, -1.0))
+    relabeller = SearchRelabeller(States(), guide=guide)
+    ((same, proved),) = relabeller.relabel(task, failed, verdict("truncated"))
+    assert same is task
+    assert guide.asked[0].tactics == PROOF[:2]
+    assert proved.answer == "by\n  " + "\n  ".join(PROOF)
+    assert LeanVerifier(backend=Oracle()).verify(task, proved).outcome == "solved"
+    assert relabeller.relabel(task, failed, verdict("solved")) == []
+    assert SearchRelabeller(States(), guide=Table({"nonsense": -1.0})).relabel(task, failed, verdict("failed")) == []
+    env.close()
+
+
+def verdict(outcome: Outcome) -> Verdict:
+    return Verdict(outcome=outcome, reward=float(outcome == "solved"), checks=(), evidence="", verifier="lean", verifier_version="1")
 
 
 def test_basic_tactics_fit_the_goal() -> None:

@@ -36,6 +36,13 @@ class LeanBackendContract:
         assert found.checks[-1].name == "elaborates"
         assert "Fw" not in found.checks[-1].detail
 
+    def test_many_statements_are_read_at_once(self, backend: LeanBackend) -> None:
+        wrong = Theorem(header=self.target.header, project=self.target.project, statement="theorem target : 1 +")
+        together, alone = ProofChecker(backend), ProofChecker(backend)
+        together.ask_all([self.target, wrong, self.target])
+        assert list(together._known) == [self.target]
+        assert together.asked(self.target) == alone.asked(self.target)
+
     def test_the_same_answer_gets_the_same_findings(self, backend: LeanBackend) -> None:
         for answer in ("rfl", "by skip"):
             assert (
