@@ -55,12 +55,13 @@ class Tree:
         """Add a token."""
         start, end = self.place(text)
         value = {"raw_val": text} if kind == "IdentNode" else {}
-        return ElementTree.SubElement(parent, kind, start=start, end=end, leading="", trailing=trailing, val=text, **value, **more)
+        attributes = {"start": start, "end": end, "leading": "", "trailing": trailing, "val": text, **value, **more}
+        return ElementTree.SubElement(parent, kind, attributes)
 
 
 def node(parent: ElementTree.Element, tag: str, /, **fields: str) -> ElementTree.Element:
     """Add a node whose place is set when it is closed."""
-    return ElementTree.SubElement(parent, tag, **fields)
+    return ElementTree.SubElement(parent, tag, fields)
 
 
 def close(element: ElementTree.Element) -> None:

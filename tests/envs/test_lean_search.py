@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import pytest
 
-from flywheel.envs.lean import LeanEnv
+from flywheel.envs.lean import LeanEnv, prove
 from flywheel.envs.lean.family import task_of
 from flywheel.envs.lean.guides import BasicGuide, PolicyGuide, basic_tactics
 from flywheel.envs.lean.relabel import SearchRelabeller
@@ -16,6 +17,7 @@ from flywheel.envs.lean.search import Budget, Candidate, Method, ProofSearch, ac
 from flywheel.types import Outcome, Trajectory, Verdict
 from flywheel.verifiers.lean import LeanVerifier
 from flywheel.verifiers.lean_protocol import ProofState, Step, Theorem
+from flywheel.verify import Bench
 from tests.envs.lean_oracle import Oracle, learn, learning
 from tests.scripted import ScriptedPolicy, call, make_chat
 
@@ -102,7 +104,7 @@ def test_the_tree_search_visits_by_prior_and_by_value() -> None:
     asyncio.run(ProofSearch(States(), guide, method="mcts", budget=Budget(expansions=3)).prove(THEOREM))
     assert [state.tactics for state in guide.asked] == [(), ("constructor",), ("skip",)]
     guide = Table({"constructor": -0.2, "skip": -1.0})
-    prefers = {("skip",): 0.9}
+    prefers: dict[tuple[str, ...], float] = {("skip",): 0.9}
     search = ProofSearch(States(), guide, method="mcts", budget=Budget(expansions=2), value=lambda state: prefers.get(state.tactics, 0.0))
     asyncio.run(search.prove(THEOREM))
     assert [state.tactics for state in guide.asked] == [(), ("skip",)]
@@ -161,6 +163,24 @@ def test_a_failed_attempt_is_completed_from_its_own_tactics() -> None:
     assert relabeller.relabel(task, failed, verdict("solved")) == []
     assert SearchRelabeller(States(), guide=Table({"nonsense": -1.0})).relabel(task, failed, verdict("failed")) == []
     env.close()
+
+
+def test_a_policy_is_evaluated_with_search(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    easy = "theorem target (p : Prop) (h : p) : p"
+    learn(easy, "by\n  assumption")
+    records = [{"prompt": "?", "payload": {"statement": statement}, "id": name} for name, statement in (("a", easy), ("b", STATEMENT))]
+    (tmp_path / "tasks.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    assert prove.main(["basic", str(tmp_path / "tasks.jsonl"), "--expansions", "2"]) == 0
+    printed = capsys.readouterr()
+    assert "1 of 2 proved" in printed.err
+    lines = [json.loads(line) for line in printed.out.splitlines()]
+    assert [line["answer"] for line in lines] == ["by\n  assumption", None]
+    bench = Bench()
+    assert json.loads(bench.reply(printed.out.splitlines()[0].encode(), 1).line)["outcome"] == "solved"
+    bench.close()
+    (tmp_path / "bad.jsonl").write_text('{"prompt": "?", "payload": {}}\n')
+    assert prove.main(["basic", str(tmp_path / "bad.jsonl")]) == 1
+    assert "bad.jsonl:1: lean payload" in capsys.readouterr().err
 
 
 def verdict(outcome: Outcome) -> Verdict:
