@@ -37,6 +37,9 @@ def read_traced(source: str) -> Any:
     """
     folder = Path(source)
     traces = list(folder.glob("**/*.trace.xml")) if folder.is_dir() else []
+    url, at, commit = source.rpartition("@")
+    if not folder.is_dir() and not (at and url):
+        raise ConfigError(f"{source!r} is no folder of traces, no git repository and no URL@COMMIT")
     if traces:
         os.environ.setdefault("DISABLE_REMOTE_CACHE", "1")  # read when LeanDojo is imported
         if len(traces) < _SERIAL:
@@ -46,12 +49,7 @@ def read_traced(source: str) -> Any:
         # The versions of dependencies are looked up on GitHub, and only a graph of imports would need them.
         with patch.object(dojo.LeanGitRepo, "get_dependencies", lambda self, path=None: {}):
             return dojo.TracedRepo.load_from_disk(folder, build_deps=False)
-    url, at, commit = source.rpartition("@")
-    if folder.is_dir():
-        return dojo.trace(dojo.LeanGitRepo.from_path(folder))
-    if not at or not url:
-        raise ConfigError(f"{source!r} is no folder of traces, no git repository and no URL@COMMIT")
-    return dojo.trace(dojo.LeanGitRepo(url, commit))
+    return dojo.trace(dojo.LeanGitRepo.from_path(folder) if folder.is_dir() else dojo.LeanGitRepo(url, commit))
 
 
 def records(traced: Any, project: str | None, dropped: Counter[str]) -> Iterator[Task]:

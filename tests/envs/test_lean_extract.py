@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from flywheel.envs.lean import extract
 from flywheel.types import Task
 from flywheel.verifiers.lean import LeanPayload
 from tests.envs.lean_trace import STATES, write_trace
@@ -64,10 +65,6 @@ def test_what_no_answer_could_say_is_no_reference(extracted: tuple[Path, list[di
     assert by_cases["statement"] == "theorem by_cases : (n : Nat) → n = n"
 
 
-def test_what_is_no_project_is_said(tmp_path: Path) -> None:
-    pytest.importorskip("lean_dojo", reason="LeanDojo is not installed: pip install 'flywheel[lean]'")
-    env = {**os.environ, "CACHE_DIR": str(tmp_path / "cache"), "HOME": str(tmp_path)}
-    line = [sys.executable, "-m", "flywheel.envs.lean.extract", "nowhere"]
-    done = subprocess.run(line, capture_output=True, text=True, env=env, check=False)
-    assert done.returncode == 1
-    assert "error: 'nowhere' is no folder of traces" in done.stderr
+def test_what_is_no_project_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert extract.main(["nowhere"]) == 1
+    assert "error: 'nowhere' is no folder of traces" in capsys.readouterr().err

@@ -111,7 +111,7 @@ def test_a_limit_of_its_own_is_not_tried_again(quick: ReplBackend) -> None:
 
 
 def test_time_without_cpu_time_is_tried_again_and_then_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flywheel.verifiers.lean_repl._IDLE_S", 0.5)
+    monkeypatch.setattr("flywheel.verifiers.lean_repl._IDLE_S", 1.0)
     backend = repl_backend(write_table(tmp_path), settings=QUICK)
     try:
         assert last(backend, "slow_HANG_ONCE") == ("axioms", True)
