@@ -3,7 +3,7 @@ export PYTHON TORCH_INDEX
 bin := .venv/bin
 first_party := flywheel tests benchmarks tools
 
-.PHONY: help setup quickstart test test-all check format lock clean
+.PHONY: help setup quickstart test test-all check format lock lean clean
 
 help:
 	@echo "make setup        make .venv and install the locked packages"
@@ -13,6 +13,7 @@ help:
 	@echo "make check        formatting, lint, types"
 	@echo "make format       format and fix what can be fixed"
 	@echo "make lock         write requirements*.lock from what .venv holds"
+	@echo "make lean         install Lean 4, its REPL and lean4checker where flywheel finds them (needs the network)"
 	@echo "make clean        remove .venv, build output and caches (not runs/)"
 
 setup:
@@ -48,6 +49,9 @@ format: setup-dev
 
 lock: setup-dev
 	$(bin)/python tools/lock.py
+
+lean:
+	@tools/install_lean.sh
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -6,4 +6,5 @@ if not __name__.startswith("flywheel."):
 TABLE = {
     "code": "flywheel.envs.code:CodeEnv",
     "chemistry": "flywheel.envs.chemistry:ChemistryEnv",
+    "lean": "flywheel.envs.lean:LeanEnv",
 }

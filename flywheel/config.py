@@ -26,6 +26,7 @@ class RunConfig(Section):
     steps: int = Field(100, ge=1, description="GRPO optimiser steps.")
     checkpoint_every: int = Field(10, ge=1, description="Steps between complete checkpoints.")
     keep_checkpoints: int = Field(2, ge=1)
+    stop_when_solved: str | None = Field(None, description="A family of tasks: the run ends after the step in which one of them is solved.")
     deterministic: bool = Field(
         False,
         description="Give every completion a seed of its own, and (transformers) a forward pass of its own; slower.",

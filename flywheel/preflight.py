@@ -19,6 +19,7 @@ from flywheel.config import Recipe
 from flywheel.monitor.wandb_key import has_wandb_key
 from flywheel.recipe_names import check_names
 from flywheel.registry import closest
+from flywheel.tasks.source import environment_class
 
 MIN_FREE_BYTES = 2**30
 _PROBE_TIMEOUT_S = 20.0
@@ -36,6 +37,7 @@ def check(recipe: Recipe, run_dir: Path | None = None) -> list[str]:
     named = check_names(recipe)
     problems = [
         *named.problems,
+        *(_environment_problems(recipe) if not named.problems else ()),
         *_sandbox_problems(recipe.sandbox.backend, named.uses_sandbox),
         *_engine_problems(recipe),
         *_gpu_problems(recipe),
@@ -45,6 +47,13 @@ def check(recipe: Recipe, run_dir: Path | None = None) -> list[str]:
         *_monitor_problems(recipe.monitor.wandb),
     ]
     return list(dict.fromkeys(problems))
+
+
+def _environment_problems(recipe: Recipe) -> Iterator[str]:
+    for name, config in recipe.environments.items():
+        lacks = getattr(environment_class(name, config), "lacks", None)
+        if config.weight > 0 and lacks is not None:
+            yield from (f"environments.{name}: {lack}" for lack in lacks())
 
 
 def num_gpus() -> int | None:

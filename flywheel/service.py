@@ -121,8 +121,13 @@ class ExperienceService:
             self._settle(report.step, min_bytes=self._recipe.store.shard_mb * _MIB)
 
     def should_stop(self) -> bool:
-        """Whether Ctrl-C or SIGTERM came."""
-        return self._background.stop_requested.is_set()
+        """Whether Ctrl-C or SIGTERM came, or what the run was for is done."""
+        return self._background.stop_requested.is_set() or self.is_done
+
+    @property
+    def is_done(self) -> bool:
+        """Whether a task of the family that ``run.stop_when_solved`` names has been solved."""
+        return self._recipe.run.stop_when_solved in self._traffic.solved_families
 
     # ------------------------------------------------------------ the supervisor's side
 

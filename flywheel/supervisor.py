@@ -87,6 +87,8 @@ class Run:
             if note is not None:
                 service.resume_from(note)
             self._train(service, model, serving.weight_sync, attempt, checkpoint)
+            if service.is_done:
+                progress.line(f"solved: a task of the family {recipe.run.stop_when_solved!r}; the attempt is in the journal")
             service.finish()
             write_summary(path, monitor, confidence=recipe.evaluation.confidence)
 
@@ -94,5 +96,5 @@ class Run:
         """Train in this process, or in ranks of their own where the recipe asks for several."""
         begin = train_in_processes if self._recipe.trainer.num_processes > 1 else train
         begin(self._recipe, self._folder.path, service, model, attempt=str(attempt), resume=checkpoint, weight_sync=sync)
-        if service.should_stop():
+        if service.should_stop() and not service.is_done:
             raise RunStopped("stop requested")

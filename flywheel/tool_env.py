@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, get_type_hints
 
@@ -116,6 +116,11 @@ class ToolEnv(gymnasium.Env[str, str]):
     def generators(cls) -> Mapping[str, TaskGenerator]:
         """Return the task generators by family; empty where `draw` makes the tasks."""
         return {}
+
+    @classmethod
+    def lacks(cls) -> Sequence[str]:
+        """Return what this machine lacks for it, a message each with what to do; said before anything starts."""
+        return ()
 
     def draw(self, seed: int) -> Task:
         """Return the task that `reset` uses when it is given none."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +22,7 @@ OFFLINE = {
     "MPLBACKEND": "Agg",
     "OMP_NUM_THREADS": "1",
 }
+_WITHOUT_LEAN: set[str] = set()
 os.environ.update({name: value for name, value in OFFLINE.items() if name not in os.environ})
 # A proxy must not come between a test and the servers that it starts.
 for variable in ("NO_PROXY", "no_proxy"):
@@ -27,12 +30,37 @@ for variable in ("NO_PROXY", "no_proxy"):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what is marked ``gpu`` on a machine without one."""
-    if shutil.which("nvidia-smi") is not None:
-        return
+    """Skip what is marked for a machine that this one is not."""
+    lacking = {"gpu": None if shutil.which("nvidia-smi") else "no NVIDIA GPU"}
+    if any(item.get_closest_marker("lean") for item in items):
+        lacking["lean"] = _no_lean()
     for item in items:
-        if item.get_closest_marker("gpu"):
-            item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU"))
+        for name, reason in lacking.items():
+            if reason and item.get_closest_marker(name):
+                item.add_marker(pytest.mark.skip(reason=reason))
+                if name == "lean":
+                    _WITHOUT_LEAN.add(item.nodeid)
+
+
+def _no_lean() -> str | None:
+    """Return why tests on a real Lean can't run."""
+    from flywheel.verifiers.lean_protocol import LeanMissingError
+    from flywheel.verifiers.lean_toolchain import find_lean
+
+    try:
+        find_lean()
+    except LeanMissingError as error:
+        return str(error)
+    return None
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Name the tests that no Lean was there for: their number alone would hide which."""
+    names = [report.nodeid for report in terminalreporter.stats.get("skipped", []) if report.nodeid in _WITHOUT_LEAN]
+    if names:
+        terminalreporter.write_line(f"{len(names)} tests need a real Lean 4 and were skipped:")
+        for name, count in Counter(name.partition("[")[0] for name in names).items():
+            terminalreporter.write_line(f"  {name}{f' ({count} cases)' if count > 1 else ''}")
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import gymnasium
+import pytest
 
 from flywheel import registry
 from flywheel.tool_env import UnicodeText
 from tests.environment_contract import EnvironmentContract
+from tests.envs.lean_oracle import learning
 
 
 class TestCode(EnvironmentContract):
@@ -17,6 +20,24 @@ class TestCode(EnvironmentContract):
 
 class TestChemistry(EnvironmentContract):
     target = "chemistry"
+
+
+class TestLean(EnvironmentContract):
+    target = "lean"
+
+    @pytest.fixture(autouse=True)
+    def _oracle(self) -> Iterator[None]:
+        with learning():
+            yield
+
+
+class TestLeanWholeProofs(TestLean):
+    target = "flywheel.envs.lean:LeanProofEnv"
+
+
+@pytest.mark.lean
+class TestRealLean(EnvironmentContract):
+    target = "lean"
 
 
 class TestToolEnvThatDraws(EnvironmentContract):

@@ -6,5 +6,6 @@ if not __name__.startswith("flywheel."):
 TABLE = {
     "code": "flywheel.verifiers.code:CodeVerifier",
     "chemistry": "flywheel.verifiers.chemistry:ChemistryVerifier",
+    "lean": "flywheel.verifiers.lean:LeanVerifier",
     "env_reward": "flywheel.verifiers.env_reward:EnvRewardVerifier",
 }

@@ -31,6 +31,7 @@ class Traffic:
     retried: int = 0
     verify_s: float = 0.0
     started: float = field(default_factory=time.monotonic)
+    solved_families: set[str] = field(default_factory=set)
     changed: Callable[[], None] = field(default=lambda: None)
 
     def restart(self) -> None:
@@ -113,6 +114,8 @@ class Collector:
             self.traffic.in_flight -= 1
         self.traffic.attempts += 1
         self.traffic.solved += verdict.outcome == "solved"
+        if verdict.outcome == "solved":
+            self.traffic.solved_families.add(task.family)
         self.traffic.tokens += trajectory.num_completion_tokens
         self.traffic.verify_s += verdict.duration_s
         self.traffic.changed()

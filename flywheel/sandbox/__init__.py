@@ -13,7 +13,7 @@ from flywheel.config import SandboxConfig
 from flywheel.sandbox.base import ExecResult, Job, Limits, Sandbox, Session
 from flywheel.sandbox.pool import WarmPool
 
-__all__ = ["ExecResult", "Job", "Limits", "Sandbox", "Session", "WarmPool", "close_shared", "configure", "shared_pool"]
+__all__ = ["ExecResult", "Job", "Limits", "Sandbox", "Session", "WarmPool", "close_shared", "configure", "current", "shared_pool"]
 
 _lock = threading.Lock()
 _config = SandboxConfig()
@@ -27,6 +27,11 @@ def configure(config: SandboxConfig) -> None:
         changed, _config = config != _config, config
     if changed:
         close_shared()
+
+
+def current() -> SandboxConfig:
+    """Return what `configure` last said."""
+    return _config
 
 
 def shared_pool() -> WarmPool:

@@ -66,8 +66,8 @@ def _system() -> list[str]:
     return arguments
 
 
-def command(argv: Sequence[str], *, disk_bytes: int, seccomp_fd: int | None) -> list[str]:
-    """Return the whole command line, `launch.py` first, that runs `argv` in a sandbox."""
+def command(argv: Sequence[str], *, disk_bytes: int, seccomp_fd: int | None, mounts: Sequence[str] = ()) -> list[str]:
+    """Return the whole command line, `launch.py` first, that runs `argv` in a sandbox; `mounts` are further arguments of bubblewrap's."""
     program = shutil.which("bwrap")
     if program is None:
         raise SandboxError("bubblewrap is not installed: install the package 'bubblewrap' (it provides 'bwrap')")
@@ -87,19 +87,22 @@ def command(argv: Sequence[str], *, disk_bytes: int, seccomp_fd: int | None) -> 
     arguments += ["--perms", "0755", "--size", "65536", "--tmpfs", "/dev"]
     for device in DEVICES:
         arguments += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
-    arguments += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", HOME]
+    arguments += [*mounts, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", HOME]
     if seccomp_fd is not None:
         arguments += ["--seccomp", str(seccomp_fd)]
     return [*arguments, "--", *argv]
 
 
-def start(argv: Sequence[str], *, disk_bytes: int, pass_fd: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
-    """Start `argv` in a sandbox with one extra descriptor.
+def start(
+    argv: Sequence[str], *, disk_bytes: int, log: IO[bytes], pass_fd: int | None = None, mounts: Sequence[str] = ()
+) -> subprocess.Popen[bytes]:
+    """Start `argv` in a sandbox with one extra descriptor, or with pipes on its standard input and output where none is given.
 
     The sandbox dies with the *thread* that calls this (the kernel's parent-death signal is a thread's): call it from one that stays.
     """
     program = seccomp.build("base")
-    fds = [pass_fd]
+    fds = [] if pass_fd is None else [pass_fd]
+    ends = subprocess.PIPE if pass_fd is None else subprocess.DEVNULL
     seccomp_fd = None
     if program is not None:
         seccomp_fd = os.memfd_create("seccomp")
@@ -108,8 +111,8 @@ def start(argv: Sequence[str], *, disk_bytes: int, pass_fd: int, log: IO[bytes])
         fds.append(seccomp_fd)
     try:
         env = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}  # the launcher's own
-        line = command(argv, disk_bytes=disk_bytes, seccomp_fd=seccomp_fd)
-        return subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, pass_fds=fds, env=env, cwd="/")
+        line = command(argv, disk_bytes=disk_bytes, seccomp_fd=seccomp_fd, mounts=mounts)
+        return subprocess.Popen(line, stdin=ends, stdout=ends, stderr=log, pass_fds=fds, env=env, cwd="/")
     except OSError as error:
         raise SandboxError(f"can't start bubblewrap: {error}") from error
     finally:

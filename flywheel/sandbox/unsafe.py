@@ -32,12 +32,14 @@ def make_home() -> str:
     return tempfile.mkdtemp(prefix="flywheel-unsafe-")
 
 
-def start(argv: Sequence[str], *, home: str, pass_fd: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
-    """Start `argv` as a bare process."""
+def start(argv: Sequence[str], *, home: str, log: IO[bytes], pass_fd: int | None = None) -> subprocess.Popen[bytes]:
+    """Start `argv` as a bare process, with pipes on its standard input and output where no extra descriptor is given."""
     env = {**ENVIRONMENT, "HOME": home, "TMPDIR": home, "PATH": os.environ.get("PATH", os.defpath)}
     try:
-        return subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, pass_fds=[pass_fd], env=env, cwd=home
-        )
+        if pass_fd is None:
+            pipe = subprocess.PIPE
+            return subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=log, env=env, cwd=home, start_new_session=True)
+        nothing = subprocess.DEVNULL
+        return subprocess.Popen(argv, stdin=nothing, stdout=nothing, stderr=log, pass_fds=[pass_fd], env=env, cwd=home)
     except OSError as error:
         raise SandboxError(f"can't start a worker: {error}") from error

@@ -1,0 +1,211 @@
+"""Variants of a theorem, as AlphaProof makes them for test-time learning: easier, harder, nearer to a part of it.
+
+Operators rewrite text: ``specialise`` (a number for a variable, or one variable for two), ``generalise`` (a variable for a number),
+``drop_hypothesis``, ``add_hypothesis``, ``converse``, and ``lemma`` (an open goal of a proof attempt). What comes out need not be true, nor
+even well-formed: `elaborating` keeps what Lean can read, and `sort_variants` finds those that a search can prove; the rest stay open.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+from flywheel.envs.lean.family import canonical, split_signature, task_of
+from flywheel.envs.lean.goals import normalize
+from flywheel.envs.lean.search import ProofSearch
+from flywheel.types import Task
+from flywheel.verifiers.lean import LeanPayload
+from flywheel.verifiers.lean_check import ProofChecker
+from flywheel.verifiers.lean_gate import read_statement, refuse_statement
+
+Group = tuple[str, str]  # a binder's names and its type; no names for an instance
+_IDENTIFIER = r"(?<![\w.'«]){}(?![\w'»])"
+_NUMBER = re.compile(r"(?<![\w.'])[0-9]+(?![\w.'])")
+FRESH = "nmkxyz"
+
+
+def join_signature(groups: Sequence[Group], goal: str) -> str:
+    """Return a signature with these binders and this goal."""
+    written = [f"({names} : {kind})" if names else f"[{kind}]" for names, kind in groups]
+    return " ".join([*written, ":", goal])
+
+
+def replace_name(text: str, name: str, new: str) -> str:
+    """Return a text with a name replaced wherever it stands as a whole."""
+    return re.sub(_IDENTIFIER.format(re.escape(name)), lambda _: new, text)
+
+
+def is_hypothesis(groups: Sequence[Group], at: int) -> bool:
+    """Whether a binder assumes something: its type speaks of what earlier binders introduce, and nothing later needs its names."""
+    names, kind = groups[at]
+    before = [(name, of) for earlier, of in groups[:at] for name in earlier.split()]
+    mentioned = [of for name, of in before if re.search(_IDENTIFIER.format(re.escape(name)), kind)]
+    if not names or not mentioned or kind.endswith(("Prop", "Type", "Sort")):
+        return False
+    return re.search(r"[=<>≤≥∧∨¬∃∀↔≠∣∈]", kind) is not None or any(of.endswith("Prop") for of in mentioned)
+
+
+def specialise(groups: list[Group], goal: str, rng: random.Random) -> tuple[list[Group], str] | None:
+    """Return the theorem with a variable made a number, or two variables of one type made one."""
+    choices: list[tuple[str, str]] = []
+    for names, kind in groups:
+        listed = names.split()
+        if kind in ("Nat", "Int", "ℕ", "ℤ"):
+            choices += [(name, str(rng.randint(0, 3))) for name in listed]
+        if not re.search(r"[=<>≤≥∧∨¬∃∀]", kind):
+            choices += [(second, first) for first in listed for second in listed if first < second]
+    if not choices:
+        return None
+    name, value = rng.choice(choices)
+    made = []
+    for names, kind in groups:
+        kept = " ".join(other for other in names.split() if other != name)
+        if kept or not names:
+            made.append((kept, replace_name(kind, name, value)))
+    return made, replace_name(goal, name, value)
+
+
+def generalise(groups: list[Group], goal: str, rng: random.Random) -> tuple[list[Group], str] | None:
+    """Return the theorem with a new variable for one of its numbers, everywhere."""
+    numbers = sorted(set(_NUMBER.findall(" ".join([goal, *(kind for _, kind in groups)]))))
+    used = {name for names, _ in groups for name in names.split()}
+    fresh = next((name for name in FRESH if name not in used and not re.search(_IDENTIFIER.format(name), goal)), None)
+    if not numbers or fresh is None:
+        return None
+    number = re.compile(rf"(?<![\w.']){rng.choice(numbers)}(?![\w.'])")
+    made = [(names, number.sub(fresh, kind)) for names, kind in groups]
+    return [(fresh, "Nat"), *made], number.sub(fresh, goal)
+
+
+def drop_hypothesis(groups: list[Group], goal: str, rng: random.Random) -> tuple[list[Group], str] | None:
+    """Return the theorem without one of its hypotheses."""
+    at = [i for i in range(len(groups)) if is_hypothesis(groups, i)]
+    if not at:
+        return None
+    chosen = rng.choice(at)
+    return [group for i, group in enumerate(groups) if i != chosen], goal
+
+
+def add_hypothesis(groups: list[Group], goal: str, rng: random.Random) -> tuple[list[Group], str] | None:
+    """Return the theorem with one hypothesis more: a part of its goal, or an equation of two of its variables."""
+    used = {name for names, _ in groups for name in names.split()}
+    name = next(f"e{at}" for at in range(1, 100) if f"e{at}" not in used)
+    parts = [part for mark in (" ∧ ", " → ", " ↔ ") if not goal.startswith(("∀", "∃")) for part in _top_level(goal, mark)]
+    for names, kind in groups:
+        listed = names.split()
+        if not re.search(r"[=<>≤≥∧∨¬∃∀]", kind):
+            parts += [f"{first} = {second}" for first in listed for second in listed if first < second]
+    return ([*groups, (name, rng.choice(sorted(set(parts))))], goal) if parts else None
+
+
+def converse(groups: list[Group], goal: str, rng: random.Random) -> tuple[list[Group], str] | None:
+    """Return the theorem with its goal and one of its premises exchanged."""
+    sides = _top_level(goal, " → ")
+    if len(sides) == 2 and not goal.startswith(("∀", "∃")):
+        return groups, f"{sides[1]} → {sides[0]}"
+    at = [i for i, (names, _) in enumerate(groups) if is_hypothesis(groups, i) and len(names.split()) == 1]
+    if not at:
+        return None
+    chosen = rng.choice(at)
+    names, kind = groups[chosen]
+    return [*groups[:chosen], (names, goal), *groups[chosen + 1 :]], kind
+
+
+Operator = Callable[[list[Group], str, random.Random], tuple[list[Group], str] | None]
+OPERATORS: dict[str, Operator] = {
+    "specialise": specialise,
+    "generalise": generalise,
+    "drop_hypothesis": drop_hypothesis,
+    "add_hypothesis": add_hypothesis,
+    "converse": converse,
+}
+
+
+def make_variant(task: Task, operator: str, seed: int) -> Task | None:
+    """Return a variant of a task's theorem; None where the operator finds nothing to change, or what it makes is refused."""
+    statement = read_statement(task.payload["statement"])
+    groups, goal = split_signature(statement.signature)
+    made = OPERATORS[operator](groups, goal, random.Random(seed))
+    if made is None:
+        return None
+    signature = join_signature(*made)
+    if canonical(signature) == canonical(statement.signature):
+        return None
+    return _child(task, signature, operator, seed)
+
+
+def lemma(task: Task, goal: str, seed: int = 0) -> Task | None:
+    """Return the task of proving one open goal, as Lean shows it, by itself; None where it can't be said as a theorem."""
+    lines = [line for line in normalize(goal).split("\n") if not line.startswith("case ")]
+    hypotheses, target = [line for line in lines if not line.startswith("⊢")], [line for line in lines if line.startswith("⊢")]
+    groups: list[Group] = []
+    for line in hypotheses:
+        names, colon, kind = line.partition(" : ")
+        if not colon or "✝" in names or ":=" in kind or not all(re.fullmatch(r"[^\W\d][\w']*", name) for name in names.split()):
+            return None
+        groups.append((names.strip(), " ".join(kind.split())))
+    if len(target) != 1 or "✝" in goal:
+        return None
+    return _child(task, join_signature(groups, target[0].removeprefix("⊢").strip()), "lemma", seed)
+
+
+def elaborating(tasks: Iterable[Task | None], checker: ProofChecker) -> list[Task]:
+    """Return those tasks whose statements Lean can read.
+
+    Raises:
+        VerifierError: Lean can't be reached.
+    """
+    made = [task for task in tasks if task is not None]
+    checker.ask_all(LeanPayload.read(task.payload).theorem for task in made)
+    return [task for task in made if _is_readable(task, checker)]
+
+
+def _is_readable(task: Task, checker: ProofChecker) -> bool:
+    try:
+        checker.asked(LeanPayload.read(task.payload).theorem)
+    except ValueError:
+        return False
+    return True
+
+
+async def sort_variants(tasks: Iterable[Task], search: ProofSearch, *, seed: int = 0) -> tuple[list[Task], list[Task]]:
+    """Return the tasks that a search proves, with the proof as their reference, and those that stay open.
+
+    Raises:
+        InfraError: Lean or the policy can't be reached.
+    """
+    proved, still_open = [], []
+    for task in tasks:
+        found = await search.prove(LeanPayload.read(task.payload).theorem, seed=seed)
+        if found.proof is None:
+            still_open.append(task)
+        else:
+            payload = {**task.payload, "reference": found.proof}
+            fields = {"params": task.params, "seed": task.seed, "parent_id": task.parent_id, "operator": task.operator}
+            proved.append(Task.create(env=task.env, family=task.family, prompt=task.prompt, payload=payload, **fields))
+    return proved, still_open
+
+
+def _child(task: Task, signature: str, operator: str, seed: int) -> Task | None:
+    if refuse_statement(f"theorem target {signature}") is not None:
+        return None
+    made = task_of(
+        signature, task.family, header=str(task.payload.get("header", "")), parent_id=task.id, operator=f"mutate:{operator}", seed=seed
+    )
+    project = task.payload.get("project")
+    if project is None:
+        return made
+    fields = {"parent_id": task.id, "operator": made.operator, "seed": seed}
+    return Task.create(env=made.env, family=made.family, prompt=made.prompt, payload={**made.payload, "project": project}, **fields)
+
+
+def _top_level(formula: str, mark: str) -> list[str]:
+    """Return the sides of a connective that stands in no bracket; nothing where there is none."""
+    depth, start, sides = 0, 0, []
+    for at, char in enumerate(formula):
+        depth += (char in "([{⟨") - (char in ")]}⟩")
+        if depth == 0 and formula.startswith(mark, at):
+            sides.append(formula[start:at].strip())
+            start = at + len(mark)
+    return [*sides, formula[start:].strip()] if sides else []

@@ -1,0 +1,179 @@
+"""Variants of theorems, autoformalised statements, and test-time learning around one theorem."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from flywheel.envs.lean.family import split_signature, task_of
+from flywheel.envs.lean.formalise import formalise
+from flywheel.envs.lean.search import Candidate, ProofSearch
+from flywheel.envs.lean.test_time import TARGET, VARIANT, TestTimeEnv
+from flywheel.envs.lean.variants import (
+    OPERATORS,
+    add_hypothesis,
+    converse,
+    drop_hypothesis,
+    elaborating,
+    generalise,
+    is_hypothesis,
+    join_signature,
+    lemma,
+    make_variant,
+    sort_variants,
+    specialise,
+)
+from flywheel.verifiers.lean_check import ProofChecker
+from flywheel.verifiers.lean_gate import read_statement, refuse_statement
+from flywheel.verifiers.lean_protocol import ProofState
+from tests.envs.lean_oracle import Oracle, learn, learning
+
+CHAIN = "(a b c : Nat) (h1 : a ≤ b) (h2 : b ≤ c + 2) : a ≤ c + 2"
+
+
+@pytest.fixture(autouse=True)
+def _oracle() -> Iterator[None]:
+    with learning():
+        yield
+
+
+def outcomes(operator: str, signature: str) -> set[str]:
+    """Return everything that an operator makes of a signature."""
+    groups, goal = split_signature(signature)
+    made = (OPERATORS[operator](groups, goal, random.Random(seed)) for seed in range(60))
+    return {join_signature(*one) for one in made if one is not None}
+
+
+def test_an_operator_makes_what_its_name_says() -> None:
+    assert outcomes("drop_hypothesis", CHAIN) == {
+        "(a b c : Nat) (h2 : b ≤ c + 2) : a ≤ c + 2",
+        "(a b c : Nat) (h1 : a ≤ b) : a ≤ c + 2",
+    }
+    assert outcomes("generalise", CHAIN) == {"(n : Nat) (a b c : Nat) (h1 : a ≤ b) (h2 : b ≤ c + n) : a ≤ c + n"}
+    assert outcomes("converse", CHAIN) == {
+        "(a b c : Nat) (h1 : a ≤ c + 2) (h2 : b ≤ c + 2) : a ≤ b",
+        "(a b c : Nat) (h1 : a ≤ b) (h2 : a ≤ c + 2) : b ≤ c + 2",
+    }
+    assert outcomes("converse", "(p q : Prop) : p → q") == {"(p q : Prop) : q → p"}
+    assert "(a b c : Nat) (h1 : a ≤ b) (h2 : b ≤ c + 2) (e1 : a = b) : a ≤ c + 2" in outcomes("add_hypothesis", CHAIN)
+    assert outcomes("add_hypothesis", "(p q : Prop) : p ∧ q") >= {"(p q : Prop) (e1 : p) : p ∧ q", "(p q : Prop) (e1 : q) : p ∧ q"}
+    special = outcomes("specialise", CHAIN)
+    assert "(a b : Nat) (h1 : a ≤ b) (h2 : b ≤ a + 2) : a ≤ a + 2" in special
+    assert any("(h1 : 0 ≤ b)" in one for one in special)
+
+
+def test_an_operator_that_finds_nothing_makes_nothing() -> None:
+    groups, goal = split_signature("(p : Prop) : p")
+    rng = random.Random(0)
+    for operator in (specialise, generalise, drop_hypothesis, add_hypothesis, converse):
+        assert operator(groups, goal, rng) is None
+    assert make_variant(task_of("(p : Prop) : p", "hand"), "converse", 0) is None
+
+
+def test_hypotheses_are_told_from_variables() -> None:
+    groups, _ = split_signature(
+        "(α : Type) (P : α → Prop) (f : α → α) (x : α) [Inhabited α] (h : P x) (n : Nat) (k : n = 2) (p : Prop) (hp : p) : p"
+    )
+    assert [groups[at][0] for at in range(len(groups)) if is_hypothesis(groups, at)] == ["h", "k", "hp"]
+
+
+def test_variants_know_where_they_come_from() -> None:
+    task = task_of(CHAIN, "hand", header="open Nat")
+    made = [variant for operator in OPERATORS for seed in range(5) if (variant := make_variant(task, operator, seed))]
+    assert len(made) >= 15
+    for variant in made:
+        assert variant.parent_id == task.id
+        assert variant.operator.removeprefix("mutate:") in OPERATORS
+        assert variant.payload["header"] == "open Nat"
+        assert refuse_statement(str(variant.payload["statement"])) is None
+    assert make_variant(task, "converse", 1) == make_variant(task, "converse", 1)
+
+
+def test_an_open_goal_becomes_a_lemma() -> None:
+    task = task_of(CHAIN, "hand")
+    made = lemma(task, "case succ\na b : Nat\nh :\n  a ≤ b\n⊢ a ≤ b + 1")
+    assert made is not None
+    assert made.payload["statement"] == "theorem target (a b : Nat) (h : a ≤ b) : a ≤ b + 1"
+    assert (made.parent_id, made.operator) == (task.id, "mutate:lemma")
+    for unsayable in ("a✝ : Nat\n⊢ a✝ = 0", "x : Nat := 5\n⊢ x = 5", "⊢ p\n⊢ q", "n : Nat"):
+        assert lemma(task, unsayable) is None
+
+
+def test_only_what_lean_can_read_is_kept() -> None:
+    good, bad = task_of("(p : Prop) : p", "hand"), task_of("(p : Prop) : p +", "hand")
+    assert elaborating([good, None, bad], ProofChecker(Oracle())) == [good]
+
+
+class Exact:
+    """A guide that knows one tactic."""
+
+    async def propose(self, state: ProofState, count: int, seed: int) -> list[Candidate]:
+        return [Candidate(tactic="exact h", logprob=-1.0)]
+
+
+def test_provable_variants_get_a_reference_and_the_rest_stay_open() -> None:
+    provable, other = task_of("(p : Prop) (h : p) : p", "hand"), task_of("(p q : Prop) (h : p) : q", "hand")
+    learn(str(provable.payload["statement"]), "by\n  exact h")
+    proved, still_open = asyncio.run(sort_variants([provable, other], ProofSearch(Oracle(), Exact())))
+    assert [task.payload["reference"] for task in proved] == ["by\n  exact h"]
+    assert still_open == [other]
+
+
+# ---------------------------------------------------------------- autoformalisation
+
+
+def formalised(statement: str, **options: object) -> str:
+    made = asyncio.run(formalise("Show it.", statement, Oracle(), **options))  # type: ignore[arg-type]
+    return made.reason or str(made.task and made.task.payload["statement"])
+
+
+def test_a_statement_that_says_something_becomes_a_task() -> None:
+    made = asyncio.run(formalise("Show that p gives q.", "theorem mine (p q : Prop) (h : p → q) : q", Oracle()))
+    assert made.task is not None
+    assert made.task.payload["problem"] == "Show that p gives q."
+    assert read_statement(made.task.payload["statement"]).name == "target"
+    assert "gives" not in made.task.prompt
+
+
+def test_a_statement_that_says_nothing_does_not() -> None:
+    learn("theorem mine (p : Prop) (h : p) : p", "by\n  assumption")
+    learn("theorem refuted : ¬ (∀ (p : Prop), p)", "by\n  simp")
+    assert formalised("theorem mine (p : Prop) (h : p) : p").startswith("trivially true")
+    assert formalised("theorem mine (p : Prop) : p").startswith("trivially false")
+    assert formalised("theorem mine (p : Prop) : p +").startswith("does not elaborate")
+    assert formalised("theorem mine : sorry").startswith("refused")
+    assert formalised("axiom mine : False").startswith("refused")
+
+
+def test_the_judge_has_the_last_word() -> None:
+    async def no(problem: str, statement: str) -> bool:
+        return False
+
+    assert formalised("theorem mine (p q : Prop) : p ∧ q", judge=no).startswith("the judge")
+
+
+# ---------------------------------------------------------------- test-time learning
+
+
+def test_draws_are_the_theorem_and_its_neighbours() -> None:
+    env = TestTimeEnv(statement=f"theorem hard {CHAIN}", share=0.3, backend=Oracle())
+    tasks = [env.draw(seed) for seed in range(80)]
+    assert [env.draw(seed) for seed in range(80)] == tasks
+    targets = [task for task in tasks if task.family == TARGET]
+    assert 10 < len(targets) < 50
+    assert {str(task.payload["statement"]) for task in targets} == {f"theorem hard {CHAIN}"}
+    assert len({task.prompt for task in targets}) == 1
+    variants = [task for task in tasks if task.family == VARIANT]
+    assert len({task.prompt for task in variants}) > 15
+    assert all(task.parent_id for task in variants)
+    env.close()
+
+
+def test_what_test_time_learning_is_given_is_checked() -> None:
+    with pytest.raises(ValueError, match="operators"):
+        TestTimeEnv(statement="theorem t : True", operators=("guess",))
+    with pytest.raises(ValueError, match="statement"):
+        TestTimeEnv(statement="True")

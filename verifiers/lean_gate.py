@@ -1,0 +1,231 @@
+"""The lexical gate: lets a term or a tactic block through and nothing else, before any Lean sees it.
+
+It works on the tokens of `flywheel.verifiers.lean_lexer`. Words that begin commands, reach the elaborator, run programs or leave a
+proof open are refused wherever they stand, as a component of a name too; options and opened namespaces are on allow-lists. An answer
+that passes is put between parentheses, so that whatever still ends the term is a syntax error, and an error is a failure.
+
+What it is not: a parser. A text that passes may be no proof at all; that is Lean's to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flywheel.verifiers.lean_lexer import Token, UnreadableError, tokenize
+
+MAX_ANSWER_CHARS = 100_000
+MAX_TOKENS = 50_000
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+COMMANDS = _words(
+    """
+    abbrev add_decl_doc alias assert_not_exists assert_not_imported attribute axiom binder_predicate builtin_initialize
+    builtin_simproc builtin_dsimproc class coinductive compile_def compile_inductive constant declare_aesop_rule_sets
+    declare_bitwise_int_theorems declare_config_elab declare_simp_like_tactic declare_syntax_cat declare_uint_theorems def deprecate
+    deriving docs_to_verso dsimproc dsimproc_decl elab elab_rules elab_stx end example export extend_docs extern gen_injective_theorems
+    grind_pattern import include include_str inductive infix infixl infixr init_quot initialize initialize_simps_projections
+    insert_to_additive_translation instance irreducible_def lemma library_note local macro macro_rules meta mutual namespace
+    noncomputable nonrec notation notation3 omit opaque partial postfix prefix private proof_wanted protected public
+    recommended_spelling register_builtin_option register_error_explanation register_label_attr register_option register_parser_alias
+    register_simp_attr run_cmd run_conv run_elab run_meta run_tac seal section set_premise_selector show_panel_widgets simproc
+    simproc_decl simproc_pattern structure suppress_compilation syntax tactic_extension theorem unif_hint universe universes unseal
+    unsuppress_compilation variable variables where with_weak_namespace decreasing_by termination_by termination_by'
+    """
+)
+UNFINISHED = _words("admit sorry stop")
+# Names that leave a proof open, trust compiled code, or reach the elaborator and the machine; refused as a component of a name too.
+NAMES = _words(
+    """
+    BaseIO CommandElabM CoreM EIO EST Elab ElabM Environment IO Lake Lean Macro MacroM Meta MetaM ST System TacticM TermElabM addDecl
+    addDeclWithoutChecking bv_check bv_decide by_elab csimp dbgTrace evalTactic implementedBy implemented_by lcAny lcProof lcUnreachable
+    native nativeDecide native_decide ofReduceBool ofReduceNat panic polyrith reduceBool reduceNat sorryAx trace_state traceState
+    trustCompiler unreachable withPtrEq
+    """
+)
+PREFIXES = ("unsafe", "dbg", "debug", "sorry", "native_", "reduceBool", "ofReduce", "builtin_", "register_", "run_", "declare_")
+OPTIONS = _words(
+    "maxHeartbeats maxRecDepth synthInstance.maxHeartbeats synthInstance.maxSize exponentiation.threshold linter.unusedVariables"
+)
+NAMESPACES = _words(
+    """
+    BigOperators Classical Complex ComplexConjugate ENNReal EuclideanGeometry Filter Finset Function Int Interval List
+    MeasureTheory Multiset NNReal Nat Option Order Pointwise Polynomial Prod Rat Real Set Sum Topology
+    """
+)
+# Right after `#` a short word may be notation (the size of a finite set); a longer one is a command.
+_MAX_HASH_WORD = 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refusal:
+    """Why a text is refused: the rule that it breaks, and where."""
+
+    rule: str
+    detail: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.detail}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Statement:
+    """A theorem's parts: ``theorem Namespace.name.{u} (binders) : type`` without what follows `:=`."""
+
+    namespace: str
+    name: str
+    signature: str
+
+
+def normalized(text: str) -> str:
+    """Return a text as Lean reads it: carriage returns before line feeds left out."""
+    return text.replace("\r\n", "\n")
+
+
+def refuse_answer(answer: str) -> Refusal | None:
+    """Return why an answer (what follows ``:=``) is no term or tactic block; None where it may be one."""
+    if len(answer) > MAX_ANSWER_CHARS:
+        return Refusal(rule="size", detail=f"{len(answer)} characters, at most {MAX_ANSWER_CHARS}", line=1)
+    try:
+        tokens = tokenize(normalized(answer))
+    except UnreadableError as error:
+        return Refusal(rule=error.rule, detail=error.detail, line=error.line)
+    if not tokens:
+        return Refusal(rule="empty", detail="there is nothing but comments", line=1)
+    if len(tokens) > MAX_TOKENS:
+        return Refusal(rule="size", detail=f"{len(tokens)} tokens, at most {MAX_TOKENS}", line=1)
+    if _starts(tokens, 0, ":="):
+        return Refusal(rule="term", detail="an answer is what follows ':='; leave ':=' out", line=1)
+    return _refuse_tokens(tokens)
+
+
+def refuse_tactic(tactic: str) -> Refusal | None:
+    """Return why a text is no tactic that may be run."""
+    return refuse_answer(tactic)
+
+
+def read_statement(statement: str) -> Statement:
+    """Return the parts of a task's statement.
+
+    Raises:
+        ValueError: it is not one theorem without its proof.
+    """
+    text = normalized(statement).strip()
+    try:
+        tokens = tokenize(text)
+    except UnreadableError as error:
+        raise ValueError(f"statement: {error}") from None
+    words = [token.text for token in tokens[:2]]
+    if len(words) < 2 or words[0] not in ("theorem", "lemma") or tokens[1].kind != "word":
+        raise ValueError(f"statement begins with {' '.join(words)!r}, expected 'theorem NAME'")
+    depth = 0
+    for at, token in enumerate(tokens):
+        depth += token.text in "([{⟨⟦⦃" if token.kind == "symbol" else 0
+        depth -= token.text in ")]}⟩⟧⦄" if token.kind == "symbol" else 0
+        if depth == 0 and _starts(tokens, at, ":=") and not _follows_binding(tokens, at):
+            raise ValueError("statement has ':=' in it: give the theorem up to and without ':='")
+        if at and token.kind == "word" and token.text in ("theorem", "lemma", "axiom", "def", "example", "end"):
+            raise ValueError(f"statement has a second command in it: {token.text!r}")
+    namespace, _, name = words[1].removeprefix("_root_.").rpartition(".") if "«" not in words[1] else ("", "", words[1])
+    return Statement(namespace=namespace, name=name, signature=text[text.index(words[1]) + len(words[1]) :].strip())
+
+
+def refuse_statement(statement: str) -> Refusal | None:
+    """Return why a statement that a policy proposed is not to be elaborated."""
+    try:
+        read_statement(statement)
+    except ValueError as error:
+        return Refusal(rule="statement", detail=str(error), line=1)
+    return _refuse_tokens(tokenize(normalized(statement).strip())[2:])
+
+
+# ---------------------------------------------------------------- rules
+
+
+def _refuse_tokens(tokens: Sequence[Token]) -> Refusal | None:
+    at = 0
+    while at < len(tokens):
+        token = tokens[at]
+        if token.text in ("open", "set_option"):
+            end = _allowed_scope(tokens, at)
+            if end is None:
+                detail = f"'{token.text}' of something that is not on the list of what a proof may use, or without 'in'"
+                return Refusal(rule=token.text, detail=detail, line=token.line)
+            at = end
+            continue
+        found = _refuse_word(token) if token.kind == "word" else _refuse_symbol(tokens, at)
+        if found is not None:
+            return Refusal(rule=found[0], detail=found[1], line=token.line)
+        at += 1
+    return None
+
+
+def _refuse_word(token: Token) -> tuple[str, str] | None:
+    plain = [part.rstrip("!?") for part in token.parts]
+    whole = ".".join(plain)
+    if whole in UNFINISHED:
+        return "sorry", f"{token.text!r} leaves the proof open"
+    if whole in COMMANDS or whole in ("open", "set_option"):
+        return "command", f"{token.text!r} begins a command"
+    for part in plain:
+        if part == "sorryAx":
+            return "sorry", f"{token.text!r} leaves the proof open"
+        if part in NAMES or part.startswith(PREFIXES):
+            return "meta", f"{part!r} is not allowed in a proof"
+    return None
+
+
+def _refuse_symbol(tokens: Sequence[Token], at: int) -> tuple[str, str] | None:
+    token = tokens[at]
+    before = tokens[at - 1] if at else None
+    after = tokens[at + 1] if at + 1 < len(tokens) else None
+    if token.kind == "literal":
+        return ("meta", "'trace' prints messages") if before is not None and before.text == "trace" else None
+    if token.text == "`":
+        return "meta", "a backtick quotes names or syntax, which no proof needs"
+    if token.text == "@" and after is not None and after.text == "[" and after.glued:
+        return "command", "'@[' begins attributes"
+    if token.text == "#" and after is not None and after.kind == "word" and (not after.glued or len(after.text) > _MAX_HASH_WORD):
+        return "command", f"'#{after.text}' is a command"
+    if token.text == "%" and token.glued and before is not None and before.text in ("eval", "eval_expr", "eval_check"):
+        return "meta", f"'{before.text}%' runs programs"
+    return None
+
+
+def _allowed_scope(tokens: Sequence[Token], at: int) -> int | None:
+    """Return where ``open … in`` or ``set_option … in`` ends, if all that it names is allowed."""
+    end = next((i for i in range(at + 1, min(at + 12, len(tokens))) if tokens[i].text == "in"), None)
+    if end is None:
+        return None
+    between = tokens[at + 1 : end]
+    if tokens[at].text == "set_option":
+        if len(between) != 2 or between[0].text not in OPTIONS:
+            return None
+        return end + 1 if between[1].kind == "number" or between[1].text in ("true", "false") else None
+    if between and between[0].text == "scoped":
+        between = between[1:]
+    return end + 1 if between and all(token.kind == "word" and token.text in NAMESPACES for token in between) else None
+
+
+def _starts(tokens: Sequence[Token], at: int, text: str) -> bool:
+    """Whether the symbols from `at` on spell `text`."""
+    piece = tokens[at : at + len(text)]
+    return "".join(token.text for token in piece) == text and all(token.glued for token in piece[1:])
+
+
+def _follows_binding(tokens: Sequence[Token], at: int) -> bool:
+    """Whether a ``:=`` belongs to a ``let`` or ``have`` inside the statement's type."""
+    opened = 0
+    for i in range(at - 1, 0, -1):
+        if _starts(tokens, i, ":="):
+            opened += 1
+        if tokens[i].text in ("let", "have"):
+            if opened == 0:
+                return True
+            opened -= 1
+    return False
