@@ -23,7 +23,7 @@ class ChemistryVerifier:
     """
 
     name = "chemistry"
-    version = "1"
+    version = "2"
 
     def __init__(self, *, partial_credit: bool = False, pool: WorkerPool | None = None) -> None:
         self.partial_credit = partial_credit

@@ -23,7 +23,7 @@ RULES: dict[str, str] = {
     "trailing_text": "nothing but the SMILES: no name, comment, CXSMILES extension or second line",
     "wildcard": "no atom is *",
     "query": "no SMARTS: no query atoms or bonds",
-    "reaction_text": "a molecule, not a reaction",
+    "reaction_text": "a molecule, not a reaction; where a reaction is asked for, reactants>reagents>product",
     "syntax": "made of SMILES tokens",
     "isotope": "no isotope labels",
     "atom_map": "no atom-map numbers",
@@ -66,18 +66,26 @@ def read_molecule(answer: str, allow: frozenset[str] = frozenset(), prefix: str 
     if not answer:
         raise RejectedAnswerError("no_answer", "the answer is empty")
     text = prefix + answer
-    _check_text(text)
+    check_text(text)
     ends = _check_tokens(text, allow)
     if prefix and len(prefix) not in ends and prefix.count("[") == prefix.count("]"):
         raise RejectedAnswerError("prefix", "the answer's first character changes the prefix's last atom")
     mol = Chem.MolFromSmiles(text, _PARSE)
     if mol is None:
         raise RejectedAnswerError("valid", f"RDKit can't read it: {_reason(text)}")
-    _check_molecule(mol, allow)
+    _check_molecule(mol, allow, has_brackets="[" in text)
+    # RDKit lets C:C stand, a bond of order 1.5 outside any ring.
+    if ":" in text and any(bond.GetBondType() == Chem.BondType.AROMATIC and not bond.GetIsAromatic() for bond in mol.GetBonds()):
+        raise RejectedAnswerError("valid", "an aromatic bond outside an aromatic ring")
     return mol
 
 
-def _check_text(text: str) -> None:
+def check_text(text: str) -> None:
+    """Check what holds for any answer: its length, its characters, and that it is one word.
+
+    Raises:
+        RejectedAnswerError: it breaks one of these rules.
+    """
     if len(text) > MAX_CHARS:
         raise RejectedAnswerError("length", f"longer than {MAX_CHARS} characters")
     odd = next((c for c in text if not (" " <= c <= "~" or c in "\t\r\n")), None)
@@ -148,16 +156,16 @@ def _reason(text: str) -> str:
     return str(problems[0].Message()) if problems else "it can't be sanitised"
 
 
-def _check_molecule(mol: Chem.Mol, allow: frozenset[str]) -> None:
+def _check_molecule(mol: Chem.Mol, allow: frozenset[str], *, has_brackets: bool) -> None:
     if mol.GetNumAtoms() == 0:
         raise RejectedAnswerError("size", "no atom")
     if "fragments" not in allow and len(Chem.GetMolFrags(mol)) > 1:
         raise RejectedAnswerError("fragments", "expected one molecule")
-    radicals = charge = 0
-    for atom in mol.GetAtoms():
-        radicals += atom.GetNumRadicalElectrons()
-        charge += atom.GetFormalCharge()
+    if not has_brackets:  # an atom without brackets has neither charge nor radical
+        return
+    radicals = sum(atom.GetNumRadicalElectrons() for atom in mol.GetAtoms())
     if radicals and "radicals" not in allow:
         raise RejectedAnswerError("radical", f"{radicals} unpaired electrons")
+    charge = Chem.GetFormalCharge(mol)
     if charge and "charge" not in allow:
         raise RejectedAnswerError("charge", f"total charge {charge:+d}, expected a neutral molecule")

@@ -1,7 +1,8 @@
 """Named rules that a molecule must pass to be called plausible: would a chemist believe that it can sit in a bottle?
 
 The rules aim at what a reward is hacked with (hetero-atom chains, strained cages, odd valences), and let known drugs,
-solvents and reagents through (a table in the tests). Sources: Clayden, Organic Chemistry, 2nd ed. (carbonyl hydrates,
+solvents and reagents through (a table in the tests). A few real molecules pay for it: cubane, artemisinin (a peroxide) and free
+metals are refused, because what looks like them is nearly always a trick. Sources: Clayden, Organic Chemistry, 2nd ed. (carbonyl hydrates,
 enols, Bredt's rule, ring strain); the lists of reactive motifs that screening collections filter out.
 """
 
@@ -65,7 +66,8 @@ _CHARGED_MOTIFS = [
         "[#7+][O-]",
         "[N]=[N+]=[N-]",
         "[#6]=[N+]=[N-]",
-        "[C-]#[N+]",
+        "[C-]#[N+,O+]",
+        "[C-]#N",
         "[S+,P+][O-]",
         "[#7+;!$([#7+]~[#7,#8])]",
         "[O-][C,S,P]=O",
@@ -104,12 +106,13 @@ def _ring_strain(mol: Chem.Mol) -> str | None:
     small = [set(ring) for ring in info.AtomRings() if len(ring) <= 4]
     for i, ring in enumerate(small):
         for other in small[:i]:
-            if len(ring & other) >= 2:
+            # Three shared atoms of two four-rings are bicyclo[1.1.1]pentane, which drugs have.
+            if len(ring & other) == 2 or (len(ring & other) > 2 and len(ring) + len(other) < 8):
                 return "two rings of three or four atoms share a bond"
     for ring in info.BondRings():
         if len(ring) <= 3 and any(mol.GetBondWithIdx(b).GetBondTypeAsDouble() > 1 for b in ring):
             return "a double bond in a three-membered ring"
-        if len(ring) == 4 and sum(mol.GetBondWithIdx(b).GetBondTypeAsDouble() > 1 for b in ring) > 1:
+        if len(ring) == 4 and sum(mol.GetBondWithIdx(b).GetBondType() == Chem.BondType.DOUBLE for b in ring) > 1:
             return "two double bonds in a four-membered ring"
     return None
 
@@ -133,12 +136,14 @@ def _ring_unsaturation(mol: Chem.Mol) -> str | None:
 
 def _bredt(mol: Chem.Mol) -> str | None:
     rings = [set(ring) for ring in mol.GetRingInfo().AtomRings() if len(ring) <= 7]
-    shared: set[int] = set()
+    bridgeheads: set[int] = set()
     for i, ring in enumerate(rings):
         for other in rings[:i]:
-            if len(ring & other) > 2:
-                shared |= ring & other
-    for index in shared:
+            bridge = ring & other
+            if len(bridge) > 2:
+                # The bridge's ends; an atom inside it may well have a double bond, in a further ring that is fused there.
+                bridgeheads |= {a for a in bridge if sum(n.GetIdx() in bridge for n in mol.GetAtomWithIdx(a).GetNeighbors()) == 1}
+    for index in bridgeheads:
         ring_bonds = [bond for bond in mol.GetAtomWithIdx(index).GetBonds() if bond.IsInRing()]
         if len(ring_bonds) > 2 and any(bond.GetBondType() == Chem.BondType.DOUBLE for bond in ring_bonds):
             return "a double bond at a bridgehead (Bredt's rule)"
@@ -151,18 +156,28 @@ _PLAIN_VINYL = "[CX3;!a;!$(C-[#6]=[O,N,S]);!$(C-C#N);!$(C-[N+]);!$(C-[N,O,S]=*);
 _MOTIFS: tuple[tuple[str, str, str], ...] = (
     ("nitrogen_chain", "a chain of four nitrogens outside an aromatic ring", "[#7;!a;!+]~[#7;!a]~[#7;!a]~[#7;!a]"),
     ("nitrogen_chain", "three singly bonded nitrogens in a row", "[NX3;!a]-[NX3;!a]-[NX3;!a]"),
+    ("nitrogen_chain", "five nitrogens in a row in an aromatic ring", "n:n:n:n:n"),
+    ("nitrogen_chain", "a 1,2,3,4-tetrazine", "[nr6]:[nr6]:[nr6]:[nr6]"),
     ("oxygen_chain", "three oxygens in a row", "[#8]~[#8]~[#8]"),
     ("peroxide", "an O-O bond", "[OX2]-[OX2]"),
     ("peroxide", "molecular oxygen", "[OX1]=[OX1]"),
     ("sulfur_chain", "four sulfurs in a row", "[SX2]-[SX2]-[SX2]-[SX2]"),
+    ("hypervalent", "sulfur with four or more single bonds that no halogens explain", "[SX4,SX5,SX6;!$(S=*);!$(S(F)(F)F)]"),
+    ("hypervalent", "phosphorus with five single bonds that no halogens explain", "[PX5;!$(P([F,Cl,Br])([F,Cl,Br])[F,Cl,Br])]"),
+    ("hypervalent", "a double bond from carbon to tri- or tetravalent sulfur", "[S;X3,X4]=[#6]"),
+    ("hypervalent", "iodine of valence three on saturated carbon", "[IX2,IX3]-[CX4]"),
+    ("multiple_bond", "a quadruple bond", "*$*"),
+    ("multiple_bond", "a multiple bond to phosphorus, silicon or boron of low coordination", "[PX1,PX2,SiX1,SiX2,SiX3,BX1,BX2;!a]=,#*"),
+    ("multiple_bond", "S=S on divalent sulfur", "[SX1]=[SX1,SX2]"),
+    ("heteroatom_chain", "an SH on nitrogen", "[SX2H]-[#7]"),
     ("heteroatom_chain", "N-O-N or O-N-O with single bonds", "[$([NX3]-[OX2]-[NX3]),$([OX2]-[NX3]-[OX2])]"),
     ("heteroatom_chain", "O-S-O on divalent sulfur", "[SX2]([OX2])[OX2]"),
     ("heteroatom_chain", "four N, O or S in a row with single bonds", f"{_HETERO}-{_HETERO}-{_HETERO}-{_HETERO}"),
-    ("heteroatom_halide", "a halogen on oxygen or divalent sulfur", "[OX2,SX2]-[F,Cl,Br,I]"),
+    ("heteroatom_halide", "a halogen on oxygen or divalent sulfur", "[OX2,SX2]-[F,Cl,Br,I;X1]"),
     ("heteroatom_halide", "a halogen on nitrogen that no acyl group holds", "[#7;!$(N-C=O);!$(N-S(=O)=O)]-[F,Cl,Br,I]"),
     ("heteroatom_halide", "a halogen-halogen bond", "[F,Cl,Br,I]-[F,Cl,Br,I;X1]"),
     ("sulfenic_acid", "S-OH on divalent sulfur", "[SX2][OX2H]"),
-    ("gem_diol", "two OH on one saturated carbon", "[CX4;!$(C-C(F)(F)F);!$(C-[CX4](Cl)(Cl)Cl)]([OX2H])[OX2H]"),
+    ("gem_diol", "two OH on one saturated carbon", "[CX4;!$(C-C(F)(F)F);!$(C-[CX4](Cl)(Cl)Cl);!$(C(C=O)C=O)]([OX2H])[OX2H]"),
     ("hemiacetal", "an open-chain hemiacetal", "[CX4;!R]([OX2H])[OX2H0;!R]"),
     ("hemiacetal", "OH and S on one open-chain carbon", "[CX4;!R]([OX2H])[SX2]"),
     ("hemiacetal", "an orthoacid", "[CX4]([OX2H])([OX2])[OX2,NX3]"),

@@ -13,7 +13,7 @@ import pytest
 from flywheel.contracts import Verifier
 from flywheel.types import Task, Trajectory, Verdict
 from flywheel.verifiers.chemistry import ChemistryVerifier
-from flywheel.verifiers.chemistry_constraints import parse_formula
+from flywheel.verifiers.chemistry_formula import parse_formula
 from flywheel.verifiers.chemistry_pool import WorkerPool
 
 VALID = {"kind": "valid"}
