@@ -184,7 +184,7 @@ _MOTIFS: tuple[tuple[str, str, str], ...] = (
     ("hemiaminal", "OH and a plain amine on one saturated carbon", "[CX4]([OX2H])[NX3;!a;!$(N-C=[O,N,S]);!$(N-S(=O)=O)]"),
     ("gem_diamine", "an NH2 and another plain amine on one saturated carbon", "[CX4]([NX3H2])[NX3;!a;!$(N-C=[O,N,S])]"),
     ("hemiaminal", "an NH2 and an ether oxygen on one saturated carbon", "[CX4]([NX3H2])[OX2]"),
-    ("small_ring_carbonyl", "C=O or C=N on a three-membered ring", "[Cr3]=[OX1,NX2]"),
+    ("small_ring_carbonyl", "C=O or C=N on a three-membered ring", "[C;r3]=[OX1,NX2]"),
     ("alpha_halo_heteroatom", "a halogen beside OH, SH or N-H", "[CX4]([F,Cl,Br,I])[OX2H,SX2H,$([NX3;H1,H2;!$(N-C=O)])]"),
     ("carbonic_acid", "a free carbonic or carbamic acid", "[OX2H][CX3](=[OX1])[OX2,NX3]"),
     ("carbonic_acid", "a haloformic acid", "[OX2H][CX3](=[OX1])[F,Cl,Br,I]"),
