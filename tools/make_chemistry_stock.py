@@ -2,7 +2,8 @@
 
 Cores are combined with functional handles, and a combination stays where molbloom's filter of ZINC's in-stock compounds knows it.
 That filter leaves reactive compounds out (acyl chlorides, boronic acids), though every supplier has them: a core with a reactive
-handle stays where the filter knows its acid or its amine. Everyday reagents are listed by hand. Run it from the repository:
+handle stays where the filter knows its acid or its amine, and so does any handle on phenyl and the simple alkyls. Everyday reagents
+are listed by hand. Run it from the repository:
 
     python tools/make_chemistry_stock.py
 """
@@ -44,9 +45,11 @@ ALKYL = (
     *("C1CCCCC1$", "C1CC1C$", "C1CCCC1C$", "C1CCCCC1C$", "C1COCCC1$", "C1CCOC1$", "C1CCOC1C$", "COCC$", "CN(C)CC$", "FC(F)(F)C$"),
     *("C1CCN(C)CC1$", "CC(C)(C)OC(=O)N1CCC($)CC1", "CC(C)CC$", "CCC(C)$", "CC(C)(C)C$", "CSCC$", "C1CCN(C1)CC$", "C1COCCN1CC$"),
 )
+# Every handle on these is a commodity.
+COMMON = ("c1ccc($)cc1", *ALKYL[:13])
 ALKYL_HANDLES = (
     *("O", "N", "C(=O)O", "C(=O)Cl", "Br", "I", "C=O", "C(C)=O", "N=C=O", "S(=O)(=O)Cl", "C#C", "C=C", "C#N", "S", "NC", "CO", "CN"),
-    *("C(=O)OC", "C(=O)OCC", "CBr", "C(=O)N", "OC(=O)Cl", "C(=O)OC(=O)C"),
+    *("C(=O)OC", "C(=O)OCC", "CBr", "C(=O)N", "OC(=O)Cl"),
 )
 REACTIVE = words("""
 B(O)O B9OC(C)(C)C(C)(C)O9 CCl CBr S(=O)(=O)Cl C(=O)Cl N=C=O N=C=S Br I C(=O)CBr NN S CN=[N+]=[N-] OC(=O)Cl C(=O)CC(C)=O C(N)=S
@@ -102,10 +105,11 @@ def combinations() -> Iterator[str]:
     """Yield every core with every handle that makes a compound in stock."""
     for cores, handles in ((ARYL, ARYL_HANDLES), (ALKYL, ALKYL_HANDLES)):
         for core in cores:
+            is_common = core in COMMON
             has_kin = any(in_stock(joined(core, handle)) for handle in ("C(=O)O", "N"))
             for handle in handles:
                 smiles = joined(core, handle)
-                if in_stock(smiles) or (has_kin and handle in REACTIVE):
+                if is_common or in_stock(smiles) or (has_kin and handle in REACTIVE):
                     yield smiles
 
 
