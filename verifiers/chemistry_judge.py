@@ -12,12 +12,9 @@ from functools import lru_cache
 from typing import Any
 
 from rdkit import Chem, rdBase
-from rdkit.Chem import rdMolDescriptors
 
 from flywheel.verifiers.chemistry_answer import ALLOWANCES, RejectedAnswerError, read_molecule
 from flywheel.verifiers.chemistry_constraints import KINDS, Answer, Constraint, Finding
-from flywheel.verifiers.chemistry_groups import groups_of
-from flywheel.verifiers.chemistry_properties import PROPERTIES
 from flywheel.verifiers.chemistry_reaction import Reaction, read_reaction
 
 rdBase.DisableLog("rdApp.*")
@@ -69,13 +66,13 @@ def compile_json(payload_json: str) -> CompiledTask:
 def judge(task: CompiledTask, answer: str) -> list[Finding]:
     """Return one finding for the rules of every answer, then one a constraint; a refused answer has only the refusal."""
     try:
-        read = _read(task, answer)
+        read = read_answer(task, answer)
     except RejectedAnswerError as error:
         return [Finding(error.rule, False, error.detail)]
     return [Finding("valid", True, ""), *(_check(c, read) for c in task.constraints if c.name != "valid")]
 
 
-def _read(task: CompiledTask, answer: str) -> Answer:
+def read_answer(task: CompiledTask, answer: str) -> Answer:
     """Return the answer as the constraints see it.
 
     Raises:
@@ -99,17 +96,3 @@ def _check(constraint: Constraint, answer: Answer) -> Finding:
     except (RuntimeError, ValueError, ArithmeticError) as error:  # what RDKit raises for a molecule that it can't compute on
         return Finding(constraint.name, False, f"can't be computed: {type(error).__name__}")
     return Finding(constraint.name, passed, detail[:200])
-
-
-def describe(smiles: str) -> str:
-    """Return a molecule's formula, a few descriptors and its groups, or what is wrong with it; at most 300 characters."""
-    try:
-        mol = read_molecule(smiles, ALLOWANCES)
-    except RejectedAnswerError as error:
-        return f"Error: {error.rule}: {error.detail}"[:300]
-    figures = " ".join(
-        f"{name}={PROPERTIES[name](mol):.4g}" for name in ("mw", "logp", "tpsa", "hbd", "hba", "rings", "rotatable_bonds", "charge")
-    )
-    groups = ", ".join(groups_of(mol)) or "none"
-    text = f"formula={rdMolDescriptors.CalcMolFormula(mol)} {figures} groups: {groups}"
-    return text if len(text) <= 300 else text[:297] + "..."

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rdkit import Chem
-from rdkit.Chem import AllChem
+from rdkit.Chem import rdChemReactions
 
 MAX_PRODUCTS = 40
 
@@ -72,7 +72,7 @@ def reaction(name: str) -> Any:
     Raises:
         KeyError: no such template.
     """
-    compiled = AllChem.ReactionFromSmarts(BY_NAME[name].smarts)
+    compiled = rdChemReactions.ReactionFromSmarts(BY_NAME[name].smarts)
     compiled.Initialize()
     return compiled
 

@@ -339,7 +339,7 @@ def test_it_is_a_verifier() -> None:
 
 
 # A plug-in property runs in the worker: here it stands for RDKit code that stalls, crashes or eats memory on one answer.
-STALLS = {"kind": "property", "name": "chemistry_saboteurs:stalls_on_fluorine", "max": 1}
+STALLS = {"kind": "property", "name": "chemistry_saboteurs:searches_forever_on_fluorine", "max": 1}
 CRASHES = {"kind": "property", "name": "chemistry_saboteurs:crashes_on_fluorine", "max": 1}
 GREEDY = {"kind": "property", "name": "chemistry_saboteurs:allocates_on_fluorine", "max": 1}
 
