@@ -48,7 +48,11 @@ class Knob:
 
 
 class TaskGenerator(Protocol):
-    """An endless source of one family's tasks. Two optional members: `mutate(task, failure)` and `level(params)`."""
+    """An endless source of one family's tasks.
+
+    Optional members: `mutate(task, failure)`, `level(params)`, and `split_key(task)`, where more than the key decides the split:
+    tasks with the same `split_key` (the same molecular scaffold, say) lie on the same side. It has to be a function of the key.
+    """
 
     @property
     def family(self) -> str:

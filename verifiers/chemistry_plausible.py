@@ -9,24 +9,20 @@ enols, Bredt's rule, ring strain); the lists of reactive motifs that screening c
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 from rdkit import Chem
+from rdkit.Chem.FilterCatalog import FilterCatalog, FilterCatalogEntry, SmartsMatcher
 
 MAX_RING = 24
 
 
 class Rule(NamedTuple):
-    """A rule's name, what it forbids, and a function that says what breaks it (None: nothing)."""
+    """A rule's name and what it demands or forbids."""
 
     name: str
     help: str
-    broken_by: Callable[[Chem.Mol], str | None]
-
-
-def _smarts(name: str, text: str, smarts: str) -> Rule:
-    query = Chem.MolFromSmarts(smarts)
-    return Rule(name, text, lambda mol: text if mol.HasSubstructMatch(query) else None)
 
 
 _VALENCES = {
@@ -200,22 +196,58 @@ _MOTIFS: tuple[tuple[str, str, str], ...] = (
     ("cumulene", "C=C=C=C", "[#6]=[#6]=[#6]=[#6]"),
 )
 
-RULES: tuple[Rule, ...] = (
-    Rule("elements", "elements of organic chemistry only, and the usual ions", _elements),
-    Rule("valence", "every atom has a usual valence for its charge", _valences),
-    Rule("charge_separation", "charges only in the usual groups (nitro, N-oxide, azide, ammonium, carboxylate, …)", _charges),
-    Rule("ring_size", f"no ring of more than {MAX_RING} atoms", _ring_size),
-    Rule("ring_strain", "no fused small rings, no cyclopropenes, no cyclobutadienes", _ring_strain),
-    Rule("ring_unsaturation", "no triple bond in a ring under 8 and no allene in a ring under 9", _ring_unsaturation),
-    Rule("bredt", "no double bond at the bridgehead of a small bicycle", _bredt),
-    *(_smarts(name, text, smarts) for name, text, smarts in _MOTIFS),
+
+def _odd_atom() -> str:
+    """Return SMARTS for an atom whose element, charge or valence is unusual (without recursion, which RDKit is slow at)."""
+    usual: dict[tuple[int, int], set[int]] = {(number, 0): valences for number, valences in _VALENCES.items()} | _CHARGED_VALENCES
+    cases = ["".join(f"&!#{number}" for number in _VALENCES)[1:]]
+    for number in _VALENCES:
+        charges = [charge for element, charge in usual if element == number]
+        cases.append(f"#{number}" + "".join(f"&!{charge:+d}" for charge in charges))
+        cases += [f"#{number}&{charge:+d}" + "".join(f"&!v{valence}" for valence in usual[number, charge]) for charge in charges]
+    return f"[{','.join(cases)}]"
+
+
+class _Structural(NamedTuple):
+    """A rule that takes code: what breaks it (None: nothing), asked only of molecules that its gate, a SMARTS, matches."""
+
+    rule: Rule
+    gate: Chem.Mol
+    broken_by: Callable[[Chem.Mol], str | None]
+
+
+_STRUCTURAL = tuple(
+    _Structural(Rule(name, text), Chem.MolFromSmarts(gate), broken_by)
+    for name, text, gate, broken_by in (
+        ("elements", "elements of organic chemistry only, and the usual ions", _odd_atom(), _elements),
+        ("valence", "every atom has a usual valence for its charge", _odd_atom(), _valences),
+        ("charge_separation", "charges only in the usual groups (nitro, N-oxide, azide, ammonium, carboxylate, …)", "[!+0]", _charges),
+        ("ring_size", f"no ring of more than {MAX_RING} atoms", "[R]", _ring_size),
+        ("ring_strain", "no fused small rings, no cyclopropenes, no cyclobutadienes", "[r3,r4]", _ring_strain),
+        ("ring_unsaturation", "no triple bond in a ring under 8 and no allene in a ring under 9", "*=,#;@*", _ring_unsaturation),
+        ("bredt", "no double bond at the bridgehead of a small bicycle", "[x3,x4]=;@*", _bredt),
+    )
 )
+RULES: tuple[Rule, ...] = (*(check.rule for check in _STRUCTURAL), *(Rule(name, text) for name, text, _ in _MOTIFS))
+
+
+@cache
+def _motifs() -> FilterCatalog:
+    # RDKit tries the whole list in one call.
+    catalog = FilterCatalog()
+    for name, text, smarts in _MOTIFS:
+        catalog.AddEntry(FilterCatalogEntry(f"{name}\n{text}", SmartsMatcher(name, Chem.MolFromSmarts(smarts), 1)))
+    return catalog
 
 
 def broken_rule(mol: Chem.Mol) -> tuple[str, str] | None:
-    """Return the first rule that `mol` breaks and what breaks it, or None for a plausible molecule."""
-    for rule in RULES:
-        reason = rule.broken_by(mol)
+    """Return a rule that `mol` breaks and what breaks it, or None for a plausible molecule."""
+    for check in _STRUCTURAL:
+        reason = check.broken_by(mol) if mol.HasSubstructMatch(check.gate) else None
         if reason is not None:
-            return rule.name, reason
-    return None
+            return check.rule.name, reason
+    motif = _motifs().GetFirstMatch(mol)
+    if motif is None:
+        return None
+    name, _, text = motif.GetDescription().partition("\n")
+    return name, text

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
+
+from rdkit import Chem
 
 from flywheel.contracts import Knob
 from flywheel.envs.chemistry.growth import grow
@@ -23,7 +25,7 @@ class NoSuchTaskError(ValueError):
 
 
 class Made(NamedTuple):
-    """A task's prompt and constraints, and the hidden reference that meets them."""
+    """A task's prompt and constraints, and the hidden reference that meets them: the answer as it is submitted."""
 
     prompt: str
     constraints: list[dict[str, Any]]
@@ -77,8 +79,18 @@ class ChemistryFamily(ABC):
         return made.reference
 
     def key(self, task: Task) -> str:
-        """Return the canonical key: the constraints, in sorted order."""
-        return content_id(sorted(json.dumps(spec, sort_keys=True) for spec in task.payload["constraints"]))
+        """Return the canonical key: the constraints, in sorted order, with molecules by their InChIKeys."""
+        return content_id(sorted(json.dumps(_canonical(spec), sort_keys=True) for spec in task.payload["constraints"]))
+
+    def split_key(self, task: Task) -> str:
+        """Return what decides the split: the scaffold of the molecule that the task names; the key where it names none."""
+        named = sorted((spec["kind"], spec[field]) for spec in task.payload["constraints"] for field in _molecule_fields(spec))
+        molecule = named[0][1] if named else None
+        return self.key(task) if molecule is None else f"scaffold {scaffold_of(molecule)}"
+
+    def trivial(self, task: Task) -> Sequence[str]:
+        """Return answers that cost nothing to think of, and must fail."""
+        return (TRIVIAL, *(spec["to"] for spec in task.payload["constraints"] if spec["kind"] == "similarity"))
 
     def validate(self, task: Task) -> None:
         """Check that the reference passes and trivial answers fail.
@@ -90,8 +102,9 @@ class ChemistryFamily(ABC):
         broken = next((finding for finding in judge(compiled, reference) if not finding.passed), None)
         if broken is not None:
             raise ValueError(f"task {task.id}: the reference {reference} fails {broken.name}: {broken.detail}")
-        if all(finding.passed for finding in judge(compiled, TRIVIAL)):
-            raise ValueError(f"task {task.id}: the trivial answer {TRIVIAL} passes")
+        for trivial in self.trivial(task):
+            if all(finding.passed for finding in judge(compiled, trivial)):
+                raise ValueError(f"task {task.id}: the trivial answer {trivial} passes")
 
     @lru_cache(maxsize=4096)  # noqa: B019 - generators live as long as the process
     def _made(self, knobs: tuple[tuple[str, int], ...], seed: int) -> Made:
@@ -102,6 +115,36 @@ class ChemistryFamily(ABC):
             except NoSuchTaskError:
                 continue
         raise NoSuchTaskError(f"family {self.family!r}: no molecule for {params!r} in {MAX_REDRAWS} draws")
+
+
+_MOLECULES = {"smiles": "value", "scaffold": "value", "similarity": "to", "reaction": "product"}
+"""Where the constraints that name a molecule have it."""
+
+
+def _molecule_fields(spec: Mapping[str, Any]) -> tuple[str, ...]:
+    return (_MOLECULES[spec["kind"]],) if spec["kind"] in _MOLECULES else ()
+
+
+def _canonical(spec: Mapping[str, Any]) -> dict[str, Any]:
+    return {**spec, **{field: inchikey_of(spec[field]) for field in _molecule_fields(spec)}}
+
+
+@lru_cache(maxsize=4096)
+def _inchi(smiles: str) -> str:
+    return str(Chem.MolToInchi(Chem.MolFromSmiles(smiles)))
+
+
+def inchikey_of(smiles: str) -> str:
+    """Return the InChIKey of a SMILES of our own making."""
+    return str(Chem.InchiToInchiKey(_inchi(smiles)))
+
+
+@lru_cache(maxsize=4096)
+def scaffold_of(smiles: str) -> str:
+    """Return the Murcko scaffold without configuration; an acyclic molecule's is its own skeleton (InChIKey's first block)."""
+    # By way of the InChI, so that tautomers, which share a key, share it, too.
+    mol = Chem.MolFromInchi(_inchi(smiles)) or Chem.MolFromSmiles(smiles)
+    return str(Chem.MolToSmiles(Chem.MurckoDecompose(mol), isomericSmiles=False)) or inchikey_of(smiles).partition("-")[0]
 
 
 def grow_reference(params: Mapping[str, int], seed: int) -> str:
