@@ -291,12 +291,17 @@ def _property(spec: Spec) -> Constraint:
 _ECFP4 = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
 
 
+def fingerprint(mol: Chem.Mol) -> DataStructs.ExplicitBitVect:
+    """Return a molecule's ECFP4, folded to 2,048 bits."""
+    return _ECFP4.GetFingerprint(mol)
+
+
 def _similarity(spec: Spec) -> Constraint:
     _fields(spec, {"to": str}, {"min": _NUMBER, "max": _NUMBER})
-    reference, window = _ECFP4.GetFingerprint(_reference(spec, "to")), _window(spec, "Tanimoto similarity (ECFP4)")
+    reference, window = fingerprint(_reference(spec, "to")), _window(spec, "Tanimoto similarity (ECFP4)")
     return Constraint(
         name="similarity",
-        check=lambda answer: window(DataStructs.TanimotoSimilarity(reference, _ECFP4.GetFingerprint(answer.main))),
+        check=lambda answer: window(DataStructs.TanimotoSimilarity(reference, fingerprint(answer.main))),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from functools import cache
 from typing import Any
 
@@ -55,14 +56,23 @@ def _reaction(name: str) -> Any:
     return compiled
 
 
-def edited(mol: Chem.Mol, name: str) -> list[str]:
+def edited(mol: Chem.Mol, name: str, *, max_sites: int = MAX_SITES, rng: random.Random | None = None) -> list[str]:
     """Return the plausible molecules that a transformation makes of `mol`, one a site, as sorted canonical SMILES.
+
+    Args:
+        mol: The molecule.
+        name: Of `EDITS`.
+        max_sites: How many sites are tried.
+        rng: Chooses them, where there are more; else the first.
 
     Raises:
         KeyError: no such transformation.
     """
+    products = [product for (product,) in _reaction(name).RunReactants((mol,), MAX_SITES)]
+    if rng is not None:
+        rng.shuffle(products)
     found = set()
-    for (product,) in _reaction(name).RunReactants((mol,), MAX_SITES):
+    for product in products[:max_sites]:
         try:
             Chem.SanitizeMol(product)
             # Read again: what RDKit spells and can't read is no molecule.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from rdkit import Chem
 
@@ -16,6 +16,7 @@ from flywheel.envs.chemistry.growth import grow
 from flywheel.types import Knobs, Task, content_id, derive_seed
 from flywheel.verifiers.chemistry_judge import compile_task, judge
 
+T = TypeVar("T")
 TRIVIAL = "C"
 MAX_REDRAWS = 40
 
@@ -78,6 +79,18 @@ class ChemistryFamily(ABC):
             raise ValueError(f"task {task.id}: its params and seed make other constraints than its own; it has no known reference")
         return made.reference
 
+    def replay(self, task: Task, make: Callable[[Mapping[str, int], int], T]) -> T:
+        """Return what `make`, a part of the family's own `make`, gave when the task was made."""
+        params = {name: int(value) for name, value in task.params.items()}
+        for attempt in range(MAX_REDRAWS):
+            seed = self._seed(params, task.seed, attempt)
+            try:
+                if self.make(params, seed).constraints == list(task.payload["constraints"]):
+                    return make(params, seed)
+            except NoSuchTaskError:
+                continue
+        raise ValueError(f"task {task.id}: its params and seed make other constraints than its own; it has no known reference")
+
     def key(self, task: Task) -> str:
         """Return the canonical key: the constraints, in sorted order, with molecules by their InChIKeys."""
         return content_id(sorted(json.dumps(_canonical(spec), sort_keys=True) for spec in task.payload["constraints"]))
@@ -106,15 +119,18 @@ class ChemistryFamily(ABC):
             if all(finding.passed for finding in judge(compiled, trivial)):
                 raise ValueError(f"task {task.id}: the trivial answer {trivial} passes")
 
+    def _seed(self, params: Mapping[str, int], seed: int, attempt: int) -> int:
+        return derive_seed("chemistry", self.family, params, seed, attempt)
+
     @lru_cache(maxsize=4096)  # noqa: B019 - generators live as long as the process
     def _made(self, knobs: tuple[tuple[str, int], ...], seed: int) -> Made:
         params = dict(knobs)
         for attempt in range(MAX_REDRAWS):
             try:
-                return self.make(params, derive_seed("chemistry", self.family, params, seed, attempt))
+                return self.make(params, self._seed(params, seed, attempt))
             except NoSuchTaskError:
                 continue
-        raise NoSuchTaskError(f"family {self.family!r}: no molecule for {params!r} in {MAX_REDRAWS} draws")
+        raise NoSuchTaskError(f"family {self.family!r}: no task for {params!r} in {MAX_REDRAWS} draws")
 
 
 _MOLECULES = {"smiles": "value", "scaffold": "value", "similarity": "to", "reaction": "product"}
