@@ -84,7 +84,7 @@ CC1(C)OB(c2ccncc2)OC1(C)C Cn1cc(B2OC(C)(C)C(C)(C)O2)cn1
 """)
 BY_HAND = words("""
 C C=C C#C O CO CCO N CN S CS Cl Br I F O=C=O OO O=O BrBr ClCl II O=[N+]([O-])O OS(=O)(=O)O CS(=O)(=O)O OC(=O)C(F)(F)F OP(=O)(O)O CC(=O)O
-[N-]=[N+]=[N-] [C-]#N C#N [Na+] [K+] [Li+] [Cs+] [Mg+2] [Zn+2] [NH4+] [Cl-] [Br-] [I-] [F-] [OH-] [BH4-] [AlH4-] O=C([O-])[O-]
+[N-]=[N+]=[N-] OC=O [C-]#N C#N [Na+] [K+] [Li+] [Cs+] [Mg+2] [Zn+2] [NH4+] [Cl-] [Br-] [I-] [F-] [OH-] [BH4-] [AlH4-] O=C([O-])[O-]
 O=C([O-])O CC(=O)[O-] [N-]=[N+]=NCC1CC1 O=S(Cl)Cl O=C(Cl)C(=O)Cl BrP(Br)Br ClP(Cl)(Cl)(Cl)Cl BrB(Br)Br Cl[Al](Cl)Cl Br[Fe](Br)Br
 BrN1C(=O)CCC1=O CCN=C=NCCCN(C)C C(=NC1CCCCC1)=NC1CCCCC1 CCN(CC)CC CCN(C(C)C)C(C)C c1ccncc1 CN(C)c1ccncc1 OO OC(=O)c1cccc(Cl)c1
 O=C(OO)c1cccc(Cl)c1 c1ccc(cc1)P(c1ccccc1)c1ccccc1 CC(C)OC(=O)N=NC(=O)OC(C)C ClCCl C1CCOC1 CCOCC CN(C)C=O CS(C)=O CC#N Cc1ccccc1 CCCCCC

@@ -15,7 +15,7 @@ from rdkit import Chem
 from flywheel.verifiers.chemistry_answer import RejectedAnswerError, check_text, read_molecule
 from flywheel.verifiers.chemistry_formula import parse_formula
 from flywheel.verifiers.chemistry_stock import is_available
-from flywheel.verifiers.chemistry_templates import BY_NAME, TEMPLATES, Template, orders, outcomes
+from flywheel.verifiers.chemistry_templates import BY_NAME, TEMPLATES, Template, orders, outcomes, spoiler
 
 MAX_MOLECULES = 12
 # Ions and metals are written as they are in a flask.
@@ -27,7 +27,7 @@ REFUSALS: dict[str, str] = {
     "product_among_reactants": "the product is neither a reactant nor a reagent, in any charge, tautomer, isotope or configuration",
     "unavailable": "every reactant can be bought (chemistry_stock)",
     "no_template": "a template makes the product from the reactants",
-    "not_selective": "where the task asks for it, no other product forms from the same reactants by the same template",
+    "not_selective": "where the task asks for it, no other product forms from the same reactants under the same conditions",
     "balance": "the reactants, with what the template's reagents bring, have the atoms of the product and of every by-product named",
 }
 
@@ -99,6 +99,9 @@ def route_problem(
                 continue
             if selective and len(made) > 1:
                 problem = Refused("not_selective", f"{template.name} gives {len(made)} different products")
+                continue
+            if selective and (group := spoiler(template, used)) is not None:
+                problem = Refused("not_selective", f"{template.name} does not spare the {group}")
                 continue
             lacking = _lacking(used, template, [target, *others])
             if lacking:

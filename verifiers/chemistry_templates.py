@@ -22,16 +22,23 @@ from typing import Any, NamedTuple
 from rdkit import Chem
 from rdkit.Chem import rdChemReactions
 
+from flywheel.verifiers.chemistry_groups import pattern
+
 MAX_PRODUCTS = 40
 
 
 class Template(NamedTuple):
-    """A reaction. `supplied` are the atoms that its reagents bring (``H2``), `rarity` 1 is what a first-year student knows."""
+    """A reaction.
+
+    `supplied` are the atoms that its reagents bring (``H2``), `spoilt_by` the functional groups that would react, too, and
+    `rarity` 1 is what a first-year student knows.
+    """
 
     name: str
     smarts: str
     conditions: str
     supplied: str
+    spoilt_by: tuple[str, ...]
     rarity: int
     reactants: str
     product: str
@@ -49,9 +56,20 @@ def _load() -> tuple[Template, ...]:
         motifs[name] = _expand(text, motifs)
     templates = []
     for row in table["templates"]:
-        reactants, _, product = row.pop("example").partition(">>")
-        smarts = _expand(row.pop("smarts"), motifs)
-        templates.append(Template(**{"supplied": "", **row}, smarts=smarts, reactants=reactants, product=product))
+        reactants, _, product = row["example"].partition(">>")
+        smarts = _expand(row["smarts"], motifs)
+        templates.append(
+            Template(
+                name=row["name"],
+                smarts=smarts,
+                conditions=row["conditions"],
+                supplied=row.get("supplied", ""),
+                spoilt_by=tuple(row.get("spoilt_by", ())),
+                rarity=row["rarity"],
+                reactants=reactants,
+                product=product,
+            )
+        )
     return tuple(templates)
 
 
@@ -110,10 +128,14 @@ def _spell(product: Chem.Mol) -> str:
     return "" if mol is None or any(atom.GetNumRadicalElectrons() for atom in mol.GetAtoms()) else str(Chem.MolToSmiles(mol))
 
 
+def spoiler(template: Template, reactants: Sequence[Chem.Mol]) -> str | None:
+    """Return a functional group that would react under the template's conditions, too; None where there is none."""
+    return next((name for name in template.spoilt_by if any(mol.HasSubstructMatch(pattern(name)) for mol in reactants)), None)
+
+
 def orders(template: Template, reactants: Sequence[Chem.Mol]) -> Iterator[tuple[Chem.Mol, ...]]:
     """Yield the choices of reactants, in order, that fit the template's places."""
-    patterns = slots(template.name)
-    fitting = [[i for i, mol in enumerate(reactants) if mol.HasSubstructMatch(pattern)] for pattern in patterns]
+    fitting = [[i for i, mol in enumerate(reactants) if mol.HasSubstructMatch(slot)] for slot in slots(template.name)]
     for chosen in itertools.product(*fitting):
         if len(set(chosen)) == len(chosen):
             yield tuple(reactants[i] for i in chosen)

@@ -11,10 +11,17 @@ from functools import cache
 from typing import ClassVar
 
 from flywheel.contracts import TaskGenerator
+from flywheel.envs.chemistry.completion import CompletionFamily
 from flywheel.envs.chemistry.descriptors import DescriptorFamily
+from flywheel.envs.chemistry.elucidation import ElucidationFamily
 from flywheel.envs.chemistry.formula import FormulaFamily
 from flywheel.envs.chemistry.formula_groups import FormulaGroupsFamily
+from flywheel.envs.chemistry.forward import ForwardFamily
 from flywheel.envs.chemistry.library import library_path
+from flywheel.envs.chemistry.optimise import OptimiseFamily
+from flywheel.envs.chemistry.retrosynthesis import RetrosynthesisFamily
+from flywheel.envs.chemistry.scaffold import ScaffoldFamily
+from flywheel.envs.chemistry.stereo import StereoFamily
 from flywheel.tool_env import ToolEnv
 from flywheel.types import Task, Trajectory, to_json
 from flywheel.verifiers.chemistry_pool import Reply, WorkerPool, acquire_shared, release_shared
@@ -25,12 +32,23 @@ WORKBENCH = "flywheel.envs.chemistry.workbench"
 
 @cache
 def _families() -> dict[str, TaskGenerator]:
-    families: list[TaskGenerator] = [FormulaFamily(), FormulaGroupsFamily(), DescriptorFamily()]
+    families: list[TaskGenerator] = [
+        FormulaFamily(),
+        FormulaGroupsFamily(),
+        DescriptorFamily(),
+        ScaffoldFamily(),
+        OptimiseFamily(),
+        CompletionFamily(),
+        StereoFamily(),
+        RetrosynthesisFamily(),
+        ForwardFamily(),
+        ElucidationFamily(),
+    ]
     return {family.family: family for family in families}
 
 
 class ChemistryEnv(ToolEnv):
-    """Molecules by formula, functional groups and descriptors."""
+    """Molecules and reactions by what they have to be; see `generators` for the families."""
 
     name: ClassVar[str] = "chemistry"
     verifier: ClassVar[str | None] = "chemistry"
@@ -79,7 +97,7 @@ class ChemistryEnv(ToolEnv):
         """Submit the answer; this ends the task.
 
         Args:
-            smiles: The molecule.
+            smiles: The molecule, or the reaction.
         """
         self.end()
         return "Submitted."

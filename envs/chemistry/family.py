@@ -157,10 +157,25 @@ def inchikey_of(smiles: str) -> str:
 
 @lru_cache(maxsize=4096)
 def scaffold_of(smiles: str) -> str:
-    """Return the Murcko scaffold without configuration; an acyclic molecule's is its own skeleton (InChIKey's first block)."""
-    # By way of the InChI, so that tautomers, which share a key, share it, too.
-    mol = Chem.MolFromInchi(_inchi(smiles)) or Chem.MolFromSmiles(smiles)
-    return str(Chem.MolToSmiles(Chem.MurckoDecompose(mol), isomericSmiles=False)) or inchikey_of(smiles).partition("-")[0]
+    """Return what is left of a molecule without its side chains: rings and what joins them, elements and aromaticity, no bond orders.
+
+    So tautomers and stereoisomers share it. An acyclic molecule's is its own skeleton (InChIKey's first block).
+    """
+    # By way of the InChI: what shares a key is read as one molecule.
+    mol = Chem.RWMol(Chem.MolFromInchi(_inchi(smiles)) or Chem.MolFromSmiles(smiles))
+    while ends := [atom.GetIdx() for atom in mol.GetAtoms() if atom.GetDegree() < 2]:
+        for index in reversed(ends):
+            mol.RemoveAtom(index)
+    if not mol.GetNumAtoms():
+        return inchikey_of(smiles).partition("-")[0]
+    plain = Chem.RWMol()
+    for atom in mol.GetAtoms():
+        kept = Chem.Atom(atom.GetAtomicNum())
+        kept.SetIsotope(int(atom.GetIsAromatic()))  # a mark
+        plain.AddAtom(kept)
+    for bond in mol.GetBonds():
+        plain.AddBond(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), Chem.BondType.SINGLE)
+    return str(Chem.MolToSmiles(plain))
 
 
 def grow_reference(params: Mapping[str, int], seed: int) -> str:

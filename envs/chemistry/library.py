@@ -110,7 +110,7 @@ def _smarts(term: str) -> Chem.Mol:
 def molecules() -> Iterator[str]:
     """Yield the table's molecules as canonical SMILES: what is for sale, then a few products of every template."""
     known = reagents()
-    yield from (str(Chem.MolToSmiles(mol)) for mol in known)
+    yield from (str(Chem.MolToSmiles(mol)) for mol in known if not Chem.GetFormalCharge(mol))
     for template in TEMPLATES:
         rng = random.Random(content_id("library", template.name))
         places = fitting(template.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from rdkit import Chem, DataStructs
@@ -19,27 +19,30 @@ from flywheel.verifiers.chemistry_constraints import fingerprint
 from flywheel.verifiers.chemistry_properties import PROPERTIES
 
 MIN_SIMILARITY = 0.15
-TRIES = 6
+TRIES = 8
+_NAMES = sorted(EDITS)
 
 
-class Goal(NamedTuple):
-    """A property, the way that it should go, and the least step that counts."""
+class Property(NamedTuple):
+    """A property to improve: the least step that counts, the decimals that prompts show, and whether it may be lowered."""
 
-    name: str
-    sign: int
     step: float
+    decimals: int
+    both_ways: bool
 
 
-GOALS = (
-    Goal("qed", 1, 0.03),
-    Goal("logs", -1, 0.3),
-    Goal("logs", 1, 0.3),
-    Goal("logp", 1, 0.3),
-    Goal("logp", -1, 0.3),
-    Goal("tpsa", 1, 8.0),
-    Goal("tpsa", -1, 8.0),
-)
-DECIMALS = {"qed": 3, "logs": 2, "logp": 2, "tpsa": 1}
+IMPROVED: Mapping[str, Property] = {
+    "qed": Property(0.03, 3, False),
+    "logs": Property(0.3, 2, True),
+    "logp": Property(0.3, 2, True),
+    "tpsa": Property(8.0, 1, True),
+}
+
+
+class _Goal(NamedTuple):
+    name: str
+    start: float
+    gain: float
 
 
 class _Edit(NamedTuple):
@@ -49,9 +52,9 @@ class _Edit(NamedTuple):
 
 
 class _Improvement(NamedTuple):
-    start: str
     edits: list[_Edit]
-    goals: list[Goal]
+    goals: list[_Goal]
+    similarity: float
 
 
 class OptimiseFamily(ChemistryFamily):
@@ -61,18 +64,16 @@ class OptimiseFamily(ChemistryFamily):
     knobs: Mapping[str, Knob] = {
         **SHAPE_KNOBS,
         "num_edits": Knob(low=1, high=3, default=(1, 2), help="changes that the reference takes, at most"),
-        "tightness": Knob(low=1, high=4, default=(1, 3), help="quarters of the reference's gain that are asked for"),
+        "tightness": Knob(low=1, high=4, default=(1, 3), help="how much of the reference's gain and similarity is asked for"),
         "num_goals": Knob(low=1, high=2, default=(1, 1), help="properties to improve, at most"),
     }
 
     def make(self, params: Mapping[str, int], seed: int) -> Made:
         """Edit a molecule and ask for a share of what the edits gained."""
-        start, edits, goals = self._improvement(params, seed)
-        reference = edits[-1].after
-        before, after = Chem.MolFromSmiles(start), Chem.MolFromSmiles(reference)
-        similarity = DataStructs.TanimotoSimilarity(fingerprint(before), fingerprint(after))
+        edits, goals, similarity = self._improvement(params, seed)
+        start, reference = edits[0].before, edits[-1].after
         floor = math.floor(100 * similarity * (0.8 + 0.05 * params["tightness"])) / 100
-        constraints: list[dict[str, Any]] = [_bound(goal, before, after, params["tightness"]) for goal in goals]
+        constraints: list[dict[str, Any]] = [_bound(goal, params["tightness"]) for goal in goals]
         said = [f"{c['name']} at {'least' if 'min' in c else 'most'} {c['min'] if 'min' in c else c['max']:g}" for c in constraints]
         prompt = f"Change {start} to a molecule with {' and '.join(said)} and similarity (ECFP4) at least {floor:g} to it."
         near = {"kind": "similarity", "to": start, "min": floor}
@@ -80,32 +81,34 @@ class OptimiseFamily(ChemistryFamily):
 
     def _improvement(self, params: Mapping[str, int], seed: int) -> _Improvement:
         rng = random.Random(seed)
-        mol = assemble(params, seed)
-        start = Chem.MolToSmiles(mol)
+        before = assemble(params, seed)
         edits: list[_Edit] = []
-        for _ in range(rng.randint(1, params["num_edits"])):
-            name, before = rng.choice(sorted(EDITS)), edits[-1].after if edits else start
-            found = edited(Chem.MolFromSmiles(before), name, max_sites=3, rng=rng)
+        wanted, at = rng.randint(1, params["num_edits"]), Chem.MolToSmiles(before)
+        for _ in range(TRIES):
+            name = rng.choice(_NAMES)
+            found = edited(Chem.MolFromSmiles(at), name, max_sites=1, rng=rng)
             if found:
-                edits.append(_Edit(name, before, rng.choice(found)))
-        if not edits or edits[-1].after == start:
+                edits.append(_Edit(name, at, found[0]))
+                at = found[0]
+            if len(edits) == wanted:
+                break
+        if not edits or at == edits[0].before:
             raise NoSuchTaskError("no edit fits")
-        after = Chem.MolFromSmiles(edits[-1].after)
-        if DataStructs.TanimotoSimilarity(fingerprint(mol), fingerprint(after)) < MIN_SIMILARITY:
+        after = Chem.MolFromSmiles(at)
+        similarity = DataStructs.TanimotoSimilarity(fingerprint(before), fingerprint(after))
+        if similarity < MIN_SIMILARITY:
             raise NoSuchTaskError("the edits leave nothing of the start")
-        goals: list[Goal] = []
-        for goal in rng.sample(GOALS, len(GOALS)):
-            if goal.name not in {known.name for known in goals} and _gain(goal, mol, after) >= goal.step:
-                goals.append(goal)
+        goals: list[_Goal] = []
+        for name in rng.sample(sorted(IMPROVED), len(IMPROVED)):
+            start = float(PROPERTIES[name](before))
+            gain = float(PROPERTIES[name](after)) - start
+            if (abs(gain) if IMPROVED[name].both_ways else gain) >= IMPROVED[name].step:
+                goals.append(_Goal(name, start, gain))
                 if len(goals) == params["num_goals"]:
                     break
         if not goals:
             raise NoSuchTaskError("the edits improve nothing")
-        return _Improvement(start, edits, goals)
-
-    def trivial(self, task: Task) -> Sequence[str]:
-        """Return the start molecule."""
-        return super().trivial(task)
+        return _Improvement(edits, goals, similarity)
 
     def demonstrate(self, task: Task) -> list[str]:
         """Make the edits with the tool, then submit."""
@@ -114,13 +117,9 @@ class OptimiseFamily(ChemistryFamily):
         return [*tried, *super().demonstrate(task)]
 
 
-def _gain(goal: Goal, before: Chem.Mol, after: Chem.Mol) -> float:
-    return goal.sign * (float(PROPERTIES[goal.name](after)) - float(PROPERTIES[goal.name](before)))
-
-
-def _bound(goal: Goal, before: Chem.Mol, after: Chem.Mol, tightness: int) -> dict[str, Any]:
-    """Return the constraint that asks for `tightness` quarters of the gain, rounded towards the start."""
-    at = float(PROPERTIES[goal.name](before)) + goal.sign * _gain(goal, before, after) * (0.15 + 0.2 * tightness)
-    unit = 10.0 ** DECIMALS[goal.name]
-    value = (math.floor(at * unit) if goal.sign > 0 else math.ceil(at * unit)) / unit
-    return {"kind": "property", "name": goal.name, "min" if goal.sign > 0 else "max": value}
+def _bound(goal: _Goal, tightness: int) -> dict[str, Any]:
+    """Return the constraint that asks for a share of the gain, rounded towards the start."""
+    unit = 10.0 ** IMPROVED[goal.name].decimals
+    at = goal.start + goal.gain * (0.15 + 0.2 * tightness)
+    value = (math.floor(at * unit) if goal.gain > 0 else math.ceil(at * unit)) / unit
+    return {"kind": "property", "name": goal.name, "min" if goal.gain > 0 else "max": value}

@@ -13,7 +13,7 @@ from flywheel.contracts import Knob
 from flywheel.envs.chemistry.family import NoSuchTaskError
 from flywheel.envs.chemistry.reagents import fitting, reagents
 from flywheel.verifiers.chemistry_plausible import broken_rule
-from flywheel.verifiers.chemistry_templates import TEMPLATES, Template, orders, outcomes
+from flywheel.verifiers.chemistry_templates import TEMPLATES, Template, orders, outcomes, slots, spoiler
 
 REACTION_KNOBS: Mapping[str, Knob] = {
     "heavy_atoms": Knob(low=8, high=30, default=(10, 18), help="heavy atoms of the reactants together, at most"),
@@ -47,7 +47,7 @@ def _up_to(template: str, place: int, num_atoms: int) -> tuple[int, ...]:
 
 
 def run_reaction(params: Mapping[str, int], rng: random.Random) -> Run:
-    """Return a reaction of the stock's molecules with a single outcome, a plausible product and no part that goes elsewhere.
+    """Return a reaction of the stock's molecules with a single outcome, a plausible product and no group that reacts otherwise.
 
     Raises:
         NoSuchTaskError: the draw leads to none.
@@ -71,11 +71,16 @@ def run_next(product: str, rarity: int, rng: random.Random) -> Run:
         NoSuchTaskError: the draw leads to none.
     """
     mol = Chem.MolFromSmiles(product)
-    template = rng.choice([template for template in _templates(rarity) if template.num_reactants == 1])
-    return _only_outcome(template, (mol,))
+    alone = [template for template in _templates(rarity) if template.num_reactants == 1]
+    fit = [template for template in alone if mol.HasSubstructMatch(slots(template.name)[0])]
+    if not fit:
+        raise NoSuchTaskError(f"{product} has nothing that reacts")
+    return _only_outcome(rng.choice(fit), (mol,))
 
 
 def _only_outcome(template: Template, chosen: tuple[Chem.Mol, ...]) -> Run:
+    if (name := spoiler(template, chosen)) is not None:
+        raise NoSuchTaskError(f"{template.name}: {name} reacts, too")
     made = [products for used in orders(template, chosen) for products in outcomes(template, used)]
     if len(set(made)) != 1 or len(made[0]) != 1:
         raise NoSuchTaskError(f"{template.name}: {len(set(made))} outcomes")

@@ -9,6 +9,7 @@ from rdkit import Chem
 from rdkit.Chem import rdMolDescriptors
 
 from flywheel.verifiers.chemistry_formula import parse_formula
+from flywheel.verifiers.chemistry_groups import GROUPS
 from flywheel.verifiers.chemistry_judge import compile_task, judge
 from flywheel.verifiers.chemistry_stock import is_available, stock
 from flywheel.verifiers.chemistry_templates import BY_NAME, TEMPLATES, orders, outcomes, reaction
@@ -41,7 +42,8 @@ def test_a_template_makes_its_example(name: str) -> None:
         assert not after - before, "atoms from nowhere"
 
 
-def test_names_are_unique() -> None:
+def test_names_are_unique_and_spoilers_known() -> None:
+    assert {group for template in TEMPLATES for group in template.spoilt_by} <= set(GROUPS)
     assert len(BY_NAME) == len(TEMPLATES) >= 60
 
 
@@ -151,11 +153,12 @@ def test_options() -> None:
     acetyl = f"CC(=O)Cl.NCc1ccccc1>>{BENZYL_ACETAMIDE}"
     assert findings(BENZYL_ACETAMIDE, acetyl, templates=["amide coupling"])[1][2].startswith("no_template")
     assert findings(BENZYL_ACETAMIDE, acetyl, templates=["amine acylation"])[1][1]
-    both = "CC(=O)Cl.NCCO>>CC(=O)NCCO"
-    assert findings("CC(=O)NCCO", both, selective=True)[1][1]
+    assert findings("CC(=O)NCCO", "CC(=O)Cl.NCCO>>CC(=O)NCCO", selective=True)[1][1]
     anisole = "CC(=O)Cl.COc1ccccc1>>COc1ccc(cc1)C(C)=O"
     assert findings("COc1ccc(cc1)C(C)=O", anisole)[1][1]
     assert findings("COc1ccc(cc1)C(C)=O", anisole, selective=True)[1][2].startswith("not_selective")
+    ester = "COC(=O)c1ccc(C#N)cc1>>COC(=O)c1ccc(CN)cc1"
+    assert "spare the ester" in findings("COC(=O)c1ccc(CN)cc1", ester, selective=True, available=False)[1][2]
     exotic = f"CC(=O)OC(=O)C(C)(C)CCCCl.NCc1ccccc1>>{BENZYL_ACETAMIDE}"
     assert findings(BENZYL_ACETAMIDE, exotic)[1][2].startswith("unavailable")
     assert findings(BENZYL_ACETAMIDE, exotic, available=False)[1][1]
