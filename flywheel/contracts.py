@@ -1,6 +1,7 @@
 """The protocols that people write against: keep them stable.
 
-Environments are `gymnasium.Env`s with text in and text out (`flywheel.tool_env.ToolEnv` is the convenient base). Everything
+Environments are `gymnasium.Env`s with text in and text out (`flywheel.tool_env.ToolEnv` is the convenient base). One that has a
+member ``picture(task, trajectory) -> bytes | None`` (PNG) gets its drawings into the tables of sample trajectories. Everything
 else here is structural: a class that has these members fits, no inheritance needed.
 """
 
