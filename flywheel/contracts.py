@@ -20,7 +20,11 @@ from flywheel.types import Batch, Knobs, Task, Trajectory, Verdict
 
 @runtime_checkable
 class Verifier(Protocol):
-    """Judges a trajectory's `answer`. Pure but for sandbox calls, deterministic, safe to call from several threads."""
+    """Judges a trajectory's `answer`. Pure but for sandbox calls, deterministic, safe to call from several threads.
+
+    One optional member, for verifiers that are faster at many answers together: ``verify_many(pairs) -> list[Verdict]``, which
+    says of every (task, trajectory), in order, what `verify` says.
+    """
 
     name: str
     version: str
