@@ -1,6 +1,7 @@
 """The protocols that people write against: keep them stable.
 
-Environments are `gymnasium.Env`s with text in and text out (`flywheel.tool_env.ToolEnv` is the convenient base). Everything
+Environments are `gymnasium.Env`s with text in and text out (`flywheel.tool_env.ToolEnv` is the convenient base). One that has a
+member ``picture(task, trajectory) -> bytes | None`` (PNG) gets its drawings into the tables of sample trajectories. Everything
 else here is structural: a class that has these members fits, no inheritance needed.
 """
 
@@ -19,7 +20,11 @@ from flywheel.types import Batch, Knobs, Task, Trajectory, Verdict
 
 @runtime_checkable
 class Verifier(Protocol):
-    """Judges a trajectory's `answer`. Pure but for sandbox calls, deterministic, safe to call from several threads."""
+    """Judges a trajectory's `answer`. Pure but for sandbox calls, deterministic, safe to call from several threads.
+
+    One optional member, for verifiers that are faster at many answers together: ``verify_many(pairs) -> list[Verdict]``, which
+    says of every (task, trajectory), in order, what `verify` says.
+    """
 
     name: str
     version: str
@@ -48,7 +53,11 @@ class Knob:
 
 
 class TaskGenerator(Protocol):
-    """An endless source of one family's tasks. Two optional members: `mutate(task, failure)` and `level(params)`."""
+    """An endless source of one family's tasks.
+
+    Optional members: `mutate(task, failure)`, `level(params)`, and `split_key(task)`, where more than the key decides the split:
+    tasks with the same `split_key` (the same molecular scaffold, say) lie on the same side. It has to be a function of the key.
+    """
 
     @property
     def family(self) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections.abc import Sequence
+from typing import Any
 
 from flywheel.contracts import Verifier
 from flywheel.errors import InfraError
@@ -76,6 +78,34 @@ def judge(
         verifier_version=verifier.version,
         duration_s=spent_s,
     )
+
+
+def judge_many(verifier: Verifier, pairs: Sequence[tuple[Task, Trajectory]], **options: Any) -> list[Verdict | ValueError]:
+    """Return the verdicts on several attempts, by one call of a verifier's optional ``verify_many`` where that goes well.
+
+    Whatever goes wrong in that call, each attempt concerned is judged again alone. A malformed task's `ValueError` stands in its place.
+
+    Args:
+        verifier: Who judges.
+        pairs: What was asked and what was done.
+        options: Those of `judge`.
+    """
+    verdicts: Sequence[Verdict | None] = [None] * len(pairs)
+    many = getattr(verifier, "verify_many", None)
+    if many is not None and len(pairs) > 1:
+        try:
+            given = list(many(pairs))
+            if len(given) == len(pairs):
+                verdicts = [None if _objection(verdict)[1] else verdict for verdict in given]
+        except Exception:  # noqa: BLE001 - plug-in code: judging alone finds out whose fault it is
+            verdicts = [None] * len(pairs)
+    results: list[Verdict | ValueError] = []
+    for verdict, (task, trajectory) in zip(verdicts, pairs, strict=True):
+        try:
+            results.append(verdict or judge(verifier, task, trajectory, **options))
+        except ValueError as error:
+            results.append(error)
+    return results
 
 
 def _objection(verdict: object) -> tuple[str, str]:

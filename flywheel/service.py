@@ -21,9 +21,10 @@ from flywheel.errors import StoreError
 from flywheel.evaluation import Evaluation, evaluate
 from flywheel.monitor import figures
 from flywheel.monitor.progress import Progress
-from flywheel.monitor.samples import sample_table
+from flywheel.monitor.samples import sample_table, shown
 from flywheel.rollout.asking import AskedEngine
 from flywheel.rollout.groups import Traffic
+from flywheel.rollout.pictures import draw_pictures
 from flywheel.rollout.stage import Stage
 from flywheel.serving import Serving
 from flywheel.store.journal import Journal
@@ -63,6 +64,7 @@ class ExperienceService:
         self._background = background
         self._attempt = attempt
         self._chat = serving.chat
+        self._stage = stage
         self._traffic = Traffic(changed=self._show_traffic)
         self._engine = AskedEngine(serving.engine, max_retries=recipe.rollout.max_retries)
         self._probed = AskedEngine(serving.engine, max_retries=_PROBE_RETRIES)
@@ -219,7 +221,9 @@ class ExperienceService:
         return {(f.env, f.generator.family): dict(f.generator.knobs) for f in self._source.families}
 
     def _show_samples(self, step: int, name: str, groups: Sequence[Group]) -> None:
-        table = sample_table(groups, self._recipe.monitor.table_rows)
+        num_rows = self._recipe.monitor.table_rows
+        pictures = self._background.call(draw_pictures(self._stage, shown(groups, num_rows)))
+        table = sample_table(groups, num_rows, pictures)
         self._monitor.table(step, name, table.columns, table.rows)
 
     def _show_traffic(self) -> None:

@@ -143,6 +143,10 @@ class ToolEnv(gymnasium.Env[str, str]):
                     return next((value if isinstance(value, str) else json.dumps(value) for value in call.arguments.values()), None)
         return None
 
+    def picture(self, task: Task, trajectory: Trajectory) -> bytes | None:
+        """Return a drawing of an attempt (PNG) for people to look at in tables; None where there is none."""
+        return None
+
     def end(self, reward: float = 0.0) -> None:
         """End the episode after the current tool call; `reward` counts only where there is no verifier."""
         self._ended = reward

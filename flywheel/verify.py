@@ -19,6 +19,7 @@ import os
 import queue
 import sys
 import threading
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,11 +27,12 @@ from typing import Any, BinaryIO, NoReturn
 
 from flywheel.contracts import Verifier
 from flywheel.errors import ConfigError
-from flywheel.judge import judge
+from flywheel.judge import judge_many
 from flywheel.registry import resolve
-from flywheel.types import Task, Trajectory, to_json
+from flywheel.types import Task, Trajectory, Verdict, to_json
 
 MAX_LINE_BYTES = 64 * 2**20
+MAX_BATCH = 64
 _LOOK_AHEAD = 4
 _MAX_ERROR = 500
 
@@ -45,6 +47,21 @@ class Reply:
 
     line: bytes
     is_error: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """A line that was read: who judges what."""
+
+    number: int
+    verifier: Verifier
+    task: Task
+    attempt: Trajectory
+
+    @property
+    def batch_size(self) -> int:
+        """How many such questions go to the verifier together, at most."""
+        return MAX_BATCH if hasattr(self.verifier, "verify_many") else 1
 
 
 class Bench:
@@ -63,25 +80,25 @@ class Bench:
         self._lock = threading.Lock()
         self._verifiers: dict[str, Verifier] = {}
 
-    def reply(self, line: bytes | None, number: int) -> Reply:
-        """Return the verdict on a line, or what is wrong with it. None is a line that was too long to read."""
+    def read(self, line: bytes | None, number: int) -> Question | Reply:
+        """Return what a line asks, or what is wrong with it. None is a line that was too long to read."""
         try:
             task, answer = parse_line(line)
-            attempt = Trajectory(task_id=task.id, turns=(), stop_reason="terminated", answer=answer)
-            verdict = judge(
-                self._verifier(task.env),
-                task,
-                attempt,
-                max_retries=self._max_retries,
-                backoff_s=self._backoff_s,
-                raise_malformed=True,
-            )
-            return Reply(line=_encode(to_json(verdict)), is_error=False)
+            verifier = self._verifier(task.env)
         except Exception as error:  # noqa: BLE001 - the boundary: no line may end the run
-            # These are the line's: not JSON, not a task, an unknown environment, or a payload that its verifier can't read.
-            is_plain = isinstance(error, ValueError | ConfigError) and str(error)
-            why = str(error) if is_plain else f"{type(error).__name__}: {error}"
-            return Reply(line=_encode(json.dumps({"error": why[:_MAX_ERROR], "line": number}, ensure_ascii=False)), is_error=True)
+            return _refusal(error, number)
+        attempt = Trajectory(task_id=task.id, turns=(), stop_reason="terminated", answer=answer)
+        return Question(number=number, verifier=verifier, task=task, attempt=attempt)
+
+    def answer(self, questions: Sequence[Question]) -> list[Reply]:
+        """Return the replies to questions to one and the same verifier."""
+        pairs = [(question.task, question.attempt) for question in questions]
+        options = {"max_retries": self._max_retries, "backoff_s": self._backoff_s, "raise_malformed": True}
+        try:
+            results: Sequence[Verdict | Exception] = judge_many(questions[0].verifier, pairs, **options)
+            return [_reply(result, question.number) for result, question in zip(results, questions, strict=True)]
+        except Exception as error:  # noqa: BLE001 - the boundary again
+            return [_refusal(error, question.number) for question in questions]
 
     def close(self) -> None:
         """Close the verifiers."""
@@ -111,6 +128,17 @@ class Bench:
         except (Exception, SystemExit) as error:  # a name in a line may import any module, which may raise anything
             raise MalformedLineError(f"environment {env!r} can't be used: {type(error).__name__}: {error}") from error
         return verifier
+
+
+def _reply(result: Verdict | Exception, number: int) -> Reply:
+    return Reply(line=_encode(to_json(result)), is_error=False) if isinstance(result, Verdict) else _refusal(result, number)
+
+
+def _refusal(error: Exception, number: int) -> Reply:
+    # These are the line's: not JSON, not a task, an unknown environment, or a payload that its verifier can't read.
+    is_plain = isinstance(error, ValueError | ConfigError) and str(error)
+    why = str(error) if is_plain else f"{type(error).__name__}: {error}"
+    return Reply(line=_encode(json.dumps({"error": why[:_MAX_ERROR], "line": number}, ensure_ascii=False)), is_error=True)
 
 
 def parse_line(line: bytes | None) -> tuple[Task, str | None]:
@@ -162,24 +190,23 @@ def run(source: BinaryIO, sink: BinaryIO, bench: Bench, workers: int) -> bool:
         OSError: the lines can't be read, or the verdicts not written.
     """
     # Lines are read by a thread of their own, so that a verdict is written when it is there, not when the next line comes.
-    waiting: queue.Queue[Future[Reply] | OSError | None] = queue.Queue(_LOOK_AHEAD * workers)
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="verify")
+    desk = _Desk(bench, workers)
 
     def read() -> None:
         end = None
         try:
             for number, line in enumerate(read_lines(source), start=1):
-                waiting.put(pool.submit(bench.reply, line, number))
-        except RuntimeError:  # the pool was shut down: nobody wants more
+                desk.take(line, number)
+        except RuntimeError:  # the desk was closed: nobody wants more
             return
         except OSError as error:
             end = error
-        waiting.put(end)
+        desk.replies.put(end)
 
     threading.Thread(target=read, name="lines", daemon=True).start()
     is_good = True
     try:
-        while (pending := waiting.get()) is not None:
+        while (pending := desk.replies.get()) is not None:
             if isinstance(pending, OSError):
                 raise pending
             reply = pending.result()
@@ -187,8 +214,65 @@ def run(source: BinaryIO, sink: BinaryIO, bench: Bench, workers: int) -> bool:
             sink.write(reply.line)
             sink.flush()
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        desk.close()
     return is_good
+
+
+class _Desk:
+    """Hands questions to threads: those to one verifier that takes many at once go together, as many as wait.
+
+    Attributes:
+        replies: The replies to come, in the lines' order.
+    """
+
+    def __init__(self, bench: Bench, workers: int) -> None:
+        self.replies: queue.Queue[Future[Reply] | OSError | None] = queue.Queue(max(_LOOK_AHEAD * workers, 2 * MAX_BATCH))
+        self._bench = bench
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="verify")
+        self._lock = threading.Condition()
+        self._held_bytes = 0
+        self._waiting: dict[int, deque[tuple[Question, Future[Reply]]]] = defaultdict(deque)
+
+    def take(self, line: bytes | None, number: int) -> None:
+        """Take a line; blocks where too many replies are to come, or where the lines that wait for theirs are too long.
+
+        Raises:
+            RuntimeError: the desk is closed.
+        """
+        size_bytes = len(line or b"")
+        with self._lock:
+            self._lock.wait_for(lambda: self._held_bytes < MAX_LINE_BYTES)
+            self._held_bytes += size_bytes
+        future: Future[Reply] = Future()
+        future.add_done_callback(lambda _: self._let_go(size_bytes))
+        read = self._bench.read(line, number)
+        if isinstance(read, Reply):
+            future.set_result(read)
+        else:
+            key = id(read.verifier)
+            with self._lock:
+                self._waiting[key].append((read, future))
+            self._pool.submit(self._answer, key)
+        self.replies.put(future)
+
+    def _let_go(self, size_bytes: int) -> None:
+        with self._lock:
+            self._held_bytes -= size_bytes
+            self._lock.notify()
+
+    def close(self) -> None:
+        """Begin nothing more."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _answer(self, key: int) -> None:
+        # One call a question was submitted: those that find nothing left to do have been overtaken.
+        with self._lock:
+            waiting = self._waiting[key]
+            size = min(len(waiting), waiting[0][0].batch_size) if waiting else 0
+            taken = [waiting.popleft() for _ in range(size)]
+        if taken:
+            for reply, (_, future) in zip(self._bench.answer([question for question, _ in taken]), taken, strict=True):
+                future.set_result(reply)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,10 +1,10 @@
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from flywheel.errors import InfraError, SandboxError
-from flywheel.judge import judge
+from flywheel.judge import judge, judge_many
 from flywheel.types import Check, Task, Trajectory, Verdict
 from flywheel.verifiers.env_reward import EnvRewardVerifier
 
@@ -130,3 +130,53 @@ def test_env_reward(env_return: float | None, outcome: str, check: str) -> None:
 def test_env_reward_needs_a_finite_threshold() -> None:
     with pytest.raises(ValueError, match="finite"):
         EnvRewardVerifier(float("nan"))
+
+
+class ManyAtOnce(Scripted):
+    """Its ``verify_many`` plays one act, too."""
+
+    def __init__(self, together: object, *alone: object) -> None:
+        super().__init__(*alone)
+        self.together = together
+
+    def verify_many(self, pairs: Sequence[tuple[Task, Trajectory]]) -> list[Verdict]:
+        if isinstance(self.together, BaseException):
+            raise self.together
+        return self.together  # type: ignore[return-value]
+
+
+FAILED = dataclasses.replace(SOLVED, outcome="failed", reward=0.0)
+PAIRS = [(TASK, ATTEMPT), (TASK, ATTEMPT)]
+
+
+def test_many_are_judged_by_one_call() -> None:
+    verifier = ManyAtOnce([SOLVED, FAILED], SandboxError("never asked"))
+    assert judge_many(verifier, PAIRS) == [SOLVED, FAILED]
+    assert verifier.calls == 0
+
+
+@pytest.mark.parametrize("together", [InfraError("worker died"), KeyError("a bug"), [SOLVED], [None, None], None])
+def test_what_goes_wrong_together_is_judged_alone(together: object) -> None:
+    verifier = ManyAtOnce(together, FAILED)
+    assert [v.outcome for v in judge_many(verifier, PAIRS) if isinstance(v, Verdict)] == ["failed", "failed"]
+    assert verifier.calls == 2
+
+
+def test_only_the_attempt_that_has_no_verdict_is_judged_again() -> None:
+    broken = dataclasses.replace(SOLVED, outcome="infra_error", reward=0.0, evidence="worker died")
+    verifier = ManyAtOnce([broken, SOLVED], FAILED)
+    assert [v.outcome for v in judge_many(verifier, PAIRS) if isinstance(v, Verdict)] == ["failed", "solved"]
+    assert verifier.calls == 1
+
+
+def test_a_malformed_task_among_many_stands_in_its_place() -> None:
+    verifier = ManyAtOnce(ValueError("payload"), ValueError("payload"), SOLVED)
+    first, second = judge_many(verifier, PAIRS, raise_malformed=True)
+    assert isinstance(first, ValueError)
+    assert isinstance(second, Verdict)
+    assert second.outcome == "solved"
+
+
+def test_a_verifier_without_it_judges_one_by_one() -> None:
+    verifier = Scripted(SOLVED, FAILED)
+    assert [v.outcome for v in judge_many(verifier, PAIRS) if isinstance(v, Verdict)] == ["solved", "failed"]

@@ -47,6 +47,18 @@ def test_verdicts_come_in_order() -> None:
     assert [reply["outcome"] for reply in replies] == ["solved" if n % 3 else "failed" for n in range(24)]
 
 
+def test_lines_that_are_judged_together_come_in_order() -> None:
+    def line(length: int) -> dict[str, Any]:
+        asked = {"kind": "formula", "value": f"C{length}H{2 * length + 2}"} if length % 7 else {"kind": "nonsense"}
+        return {"task": {"env": "chemistry", "prompt": "", "payload": {"constraints": [asked]}}, "answer": "C" * (length - length % 2)}
+
+    replies, is_good = judged(*(line(length) for length in range(2, 150)), *(record(answer=str(n)) for n in (4, 5)))
+    assert not is_good
+    for length, reply in zip(range(2, 150), replies, strict=False):
+        assert ("no known kind" in reply["error"]) if length % 7 == 0 else reply["outcome"] == ("failed" if length % 2 else "solved")
+    assert [reply["outcome"] for reply in replies[-2:]] == ["failed", "solved"]
+
+
 def test_a_verdict_is_the_whole_record() -> None:
     ((reply,), _) = judged(record())
     assert reply.pop("duration_s") >= 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,7 @@ class ChemistryVerifier:
     """
 
     name = "chemistry"
-    version = "1"
+    version = "2"
 
     def __init__(self, *, partial_credit: bool = False, pool: WorkerPool | None = None) -> None:
         self.partial_credit = partial_credit
@@ -88,4 +87,4 @@ class ChemistryVerifier:
 
 def _item(payload: Mapping[str, Any], answer: str | None) -> Item:
     wanted = {name: payload[name] for name in ("constraints", "allow") if name in payload}
-    return ["judge", json.dumps(json.loads(to_json(wanted))), (answer or "")[:MAX_SENT_CHARS]]
+    return ["judge", to_json(wanted), (answer or "")[:MAX_SENT_CHARS]]

@@ -6,7 +6,6 @@ Everything here runs in the killable worker for answers, and in the caller's pro
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,9 +15,13 @@ from rdkit import Chem, DataStructs
 from rdkit.Chem import rdFingerprintGenerator, rdMolDescriptors
 
 from flywheel.verifiers.chemistry_answer import ALLOWANCES, RejectedAnswerError, read_molecule
+from flywheel.verifiers.chemistry_formula import parse_formula
 from flywheel.verifiers.chemistry_groups import CHARGED_GROUPS, GROUPS, count_group
 from flywheel.verifiers.chemistry_plausible import broken_rule
 from flywheel.verifiers.chemistry_properties import find_property, synthetic_accessibility
+from flywheel.verifiers.chemistry_reaction import Reaction, Spellings, named_templates, product_of, route_problem
+from flywheel.verifiers.chemistry_stock import is_available
+from flywheel.verifiers.chemistry_templates import TEMPLATES
 
 Spec = Mapping[str, Any]
 EVERYTHING = frozenset(ALLOWANCES)
@@ -33,20 +36,29 @@ class Finding(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """A molecule that passed the rules, and its largest fragment (the same where salts are not allowed)."""
+    """A molecule that passed the rules, and its largest fragment (the same where salts are not allowed).
+
+    Where a reaction is asked for, `reaction` is the answer and the molecule is its product.
+    """
 
     mol: Chem.Mol
     main: Chem.Mol
+    reaction: Reaction | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Constraint:
-    """A compiled constraint. `allows` are the answer rules that it lifts, `prefix` what the answer completes."""
+    """A compiled constraint.
+
+    `allows` are the answer rules that it lifts, `prefix` is what the answer completes. One with `product_of` makes the answer a
+    reaction, of which the task's other constraints see that product.
+    """
 
     name: str
     check: Callable[[Answer], tuple[bool, str]]
     allows: frozenset[str] = frozenset()
     prefix: str = ""
+    product_of: Callable[[Reaction], Chem.Mol] | None = None
 
 
 def _fields(spec: Spec, required: Mapping[str, type | tuple[type, ...]], optional: Mapping[str, type | tuple[type, ...]]) -> None:
@@ -115,31 +127,6 @@ def _valid(spec: Spec) -> Constraint:
     return Constraint(name="valid", check=lambda answer: (True, ""))
 
 
-_FORMULA = re.compile(r"((?:[A-Z][a-z]?\d*)+)([+-]\d*)?")
-
-
-def parse_formula(text: str) -> tuple[dict[str, int], int]:
-    """Return the element counts and the charge of a formula such as ``C2H3O2-`` or ``Ca+2``.
-
-    Raises:
-        ValueError: it is not a formula.
-    """
-    match = _FORMULA.fullmatch(text)
-    if match is None:
-        raise ValueError(f"formula {text!r}: expected elements with counts, then a charge such as + or -2")
-    counts: dict[str, int] = {}
-    table = Chem.GetPeriodicTable()
-    for symbol, digits in re.findall(r"([A-Z][a-z]?)(\d*)", match[1]):
-        try:
-            table.GetAtomicNumber(symbol)
-        except RuntimeError as error:
-            raise ValueError(f"formula {text!r}: no element {symbol!r}") from error
-        counts[symbol] = counts.get(symbol, 0) + int(digits or 1)
-    sign = match[2] or ""
-    charge = 0 if not sign else int(sign[0] + (sign[1:] or "1"))
-    return counts, charge
-
-
 def _formula(spec: Spec) -> Constraint:
     _fields(spec, {"value": str}, {})
     wanted, charge = parse_formula(spec["value"])
@@ -174,36 +161,81 @@ def _smiles(spec: Spec) -> Constraint:
 
     def canonical(mol: Chem.Mol) -> str:
         if salts:
-            mol = _standardizer().fragment_parent(mol)
+            mol = _standardizer().uncharged(mol)
         if tautomers:
             mol = _standardizer().canonical_tautomer(mol)
         return str(Chem.MolToSmiles(mol, isomericSmiles=stereo))
 
+    def normal(mol: Chem.Mol) -> str:
+        return canonical(_standardizer().normalized(mol))
+
     target = _reference(spec, "value")
-    wanted = canonical(target)
+    charged = _is_charged(target)  # then a sulfoxide, say, may be drawn in the other way
+    wanted = canonical(_standardizer().parent(target) if salts else target)
 
     def check(answer: Answer) -> tuple[bool, str]:
-        same = canonical(answer.mol) == wanted
-        return same, "" if same else "it is another molecule than the one asked for"
+        if not salts:
+            same = canonical(answer.mol) == wanted or ((charged or _is_charged(answer.mol)) and normal(answer.mol) == normal(target))
+            return same, "" if same else "it is another molecule than the one asked for"
+        others = [piece for piece in Chem.GetMolFrags(answer.mol, asMols=True) if canonical(piece) != wanted]
+        if len(others) == len(Chem.GetMolFrags(answer.mol)):
+            return False, "it is another molecule than the one asked for, or a salt of another"
+        strange = next((piece for piece in others if not _standardizer().is_counter_ion(piece)), None)
+        return strange is None, "" if strange is None else f"{Chem.MolToSmiles(strange)} is no usual counter-ion or solvent"
 
     return Constraint(name="smiles", check=check, allows=_features(target) | (frozenset({"fragments", "charge"}) if salts else frozenset()))
+
+
+def _is_charged(mol: Chem.Mol) -> bool:
+    return any(atom.GetFormalCharge() for atom in mol.GetAtoms())
+
+
+# Beside those of RDKit's own list (Salts.txt).
+_COUNTER_IONS = [
+    "OC(=O)CC(O)(CC(=O)O)C(=O)O",
+    "OC(=O)CCC(=O)O",
+    "OC(=O)CC(O)C(=O)O",
+    "CC(O)C(=O)O",
+    "OC(=O)c1ccccc1",
+    "OS(=O)(=O)c1ccccc1",
+    "OC=O",
+    "CCO",
+    "CO",
+]
 
 
 class _Standardizer:
     """RDKit's standardiser, built when the first task needs it."""
 
     def __init__(self) -> None:
+        from rdkit.Chem import SaltRemover
         from rdkit.Chem.MolStandardize import rdMolStandardize
 
         self._standardize = rdMolStandardize
         self._uncharger = rdMolStandardize.Uncharger()
-        self._tautomers = rdMolStandardize.TautomerEnumerator()
+        self._normalizer = rdMolStandardize.Normalizer()
+        options = rdMolStandardize.CleanupParameters()
+        options.tautomerRemoveSp3Stereo = options.tautomerRemoveBondStereo = False  # L-alanine is no tautomer of D-alanine
+        self._tautomers = rdMolStandardize.TautomerEnumerator(options)
+        self._remover = SaltRemover.SaltRemover()
+        self._counter_ions = frozenset(Chem.CanonSmiles(smiles) for smiles in _COUNTER_IONS)
 
-    def fragment_parent(self, mol: Chem.Mol) -> Chem.Mol:
-        return self._uncharger.uncharge(self._standardize.FragmentParent(mol))
+    def uncharged(self, mol: Chem.Mol) -> Chem.Mol:
+        return self._uncharger.uncharge(mol)
+
+    def parent(self, mol: Chem.Mol) -> Chem.Mol:
+        return self._standardize.FragmentParent(mol)
 
     def canonical_tautomer(self, mol: Chem.Mol) -> Chem.Mol:
         return self._tautomers.Canonicalize(mol)
+
+    def normalized(self, mol: Chem.Mol) -> Chem.Mol:
+        return self._normalizer.normalize(mol)
+
+    def is_counter_ion(self, mol: Chem.Mol) -> bool:
+        neutral = self.uncharged(mol)
+        known = Chem.MolToSmiles(neutral, isomericSmiles=False) in self._counter_ions
+        return bool(known or any(self._remover.StripMol(form).GetNumAtoms() == 0 for form in (mol, neutral)))
 
 
 @lru_cache(maxsize=1)
@@ -259,12 +291,17 @@ def _property(spec: Spec) -> Constraint:
 _ECFP4 = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
 
 
+def fingerprint(mol: Chem.Mol) -> DataStructs.ExplicitBitVect:
+    """Return a molecule's ECFP4, folded to 2,048 bits."""
+    return _ECFP4.GetFingerprint(mol)
+
+
 def _similarity(spec: Spec) -> Constraint:
     _fields(spec, {"to": str}, {"min": _NUMBER, "max": _NUMBER})
-    reference, window = _ECFP4.GetFingerprint(_reference(spec, "to")), _window(spec, "Tanimoto similarity (ECFP4)")
+    reference, window = fingerprint(_reference(spec, "to")), _window(spec, "Tanimoto similarity (ECFP4)")
     return Constraint(
         name="similarity",
-        check=lambda answer: window(DataStructs.TanimotoSimilarity(reference, _ECFP4.GetFingerprint(answer.main))),
+        check=lambda answer: window(DataStructs.TanimotoSimilarity(reference, fingerprint(answer.main))),
     )
 
 
@@ -320,6 +357,22 @@ def _plausible(spec: Spec) -> Constraint:
     return Constraint(name="plausible", check=check)
 
 
+def _reaction(spec: Spec) -> Constraint:
+    _fields(spec, {"product": str}, {"templates": (list, tuple), "available": bool, "selective": bool})
+    target = _reference(spec, "product")
+    templates = named_templates(spec["templates"]) if "templates" in spec else TEMPLATES
+    available, selective = spec.get("available", True), spec.get("selective", False)
+    is_available(target)  # reads the stock now, not on an answer's time
+    wanted = Spellings.of(target)
+
+    def check(answer: Answer) -> tuple[bool, str]:
+        assert answer.reaction is not None
+        problem = route_problem(answer.reaction, target, templates=templates, available=available, selective=selective)
+        return (True, "") if problem is None else (False, f"{problem.name}: {problem.detail}")
+
+    return Constraint(name="reaction", check=check, product_of=lambda reaction: product_of(reaction, wanted))
+
+
 KINDS: dict[str, Callable[[Spec], Constraint]] = {
     "valid": _valid,
     "formula": _formula,
@@ -330,5 +383,6 @@ KINDS: dict[str, Callable[[Spec], Constraint]] = {
     "similarity": _similarity,
     "scaffold": _scaffold,
     "completes": _completes,
+    "reaction": _reaction,
     "plausible": _plausible,
 }

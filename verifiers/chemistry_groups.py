@@ -1,6 +1,7 @@
 """The functional groups that tasks name: one SMARTS each, documented by an example in the tests.
 
-Names are singular and mean the usual textbook group: an ``alcohol`` is not the OH of an acid, an ``amine`` is not an amide.
+Names are singular and mean the usual textbook group: an ``alcohol`` is not the OH of an acid, an ``amine`` is not an amide, an
+``aldehyde`` is no formic ester. Wider groups hold narrower ones (an ``ester`` may be a ``lactone``), and ring names hold in fused rings.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from functools import cache
 from rdkit import Chem
 
 _AMINE_N = "!$(N-C=[O,N,S,P])&!$(N-[!#6])&!$(N=*)&!$(N#*)&!$(N-C#N)"
+
+_ACYL = "[CX3;$(C[#6]),H1]"
 
 GROUPS: dict[str, str] = {
     # hydrocarbons
@@ -23,7 +26,7 @@ GROUPS: dict[str, str] = {
     "isopropyl": "[CX4H1]([CX4H3])[CX4H3]",
     "tert-butyl": "[CX4H0]([CX4H3])([CX4H3])[CX4H3]",
     "arene": "a1aaaaa1",
-    "phenyl": "[c]1[cH][cH][cH][cH][cH]1",
+    "phenyl": "[cH0]1[cH][cH][cH][cH][cH]1",
     # oxygen
     "alcohol": "[OX2H][CX4;!$(C([OX2H])[O,N,S;!$(*~[!#6;!#1])])]",
     "primary alcohol": "[OX2H][CX4;H2,H3]",
@@ -36,15 +39,15 @@ GROUPS: dict[str, str] = {
     "hemiacetal": "[CX4;H2,H1,H0]([OX2H])[OX2H0;!$(O-C=O)][#6]",
     "epoxide": "[OX2r3]1[#6r3][#6r3]1",
     "peroxide": "[OX2][OX2]",
-    "aldehyde": "[CX3;H1,H2]=[OX1]",
+    "aldehyde": "[CX3;H2,$([*;H1][#6])]=[OX1]",
     "ketone": "[#6][CX3](=[OX1])[#6]",
-    "carboxylic acid": "[CX3](=[OX1])[OX2H]",
-    "carboxylate": "[CX3](=[OX1])[OX1-]",
-    "ester": "[CX3;$(C[#6]),H1](=[OX1])[OX2H0][#6;!$(C=[O,N,S])]",
-    "lactone": "[#6][CX3;R](=[OX1])[OX2H0;R][#6;R;!$(C=[O,N,S])]",
-    "anhydride": "[CX3](=[OX1])[OX2][CX3](=[OX1])",
+    "carboxylic acid": f"{_ACYL}(=[OX1])[OX2H]",
+    "carboxylate": f"{_ACYL}(=[OX1])[OX1-]",
+    "ester": f"{_ACYL}(=[OX1])[OX2H0][#6;!$(C=[O,N,S])]",
+    "lactone": "[#6][#6X3;R](=[OX1])@[#8X2H0;R]@[#6;!$(C=[O,N,S])]",
+    "anhydride": f"{_ACYL}(=[OX1])[OX2]{_ACYL}(=[OX1])",
     "carbonate": "[#6][OX2][CX3](=[OX1])[OX2][#6]",
-    "acyl halide": "[CX3](=[OX1])[F,Cl,Br,I]",
+    "acyl halide": f"{_ACYL}(=[OX1])[F,Cl,Br,I]",
     # nitrogen
     "amine": f"[NX3;{_AMINE_N}]-[#6]",
     "primary amine": f"[NX3H2;{_AMINE_N}]-[#6]",
@@ -52,10 +55,10 @@ GROUPS: dict[str, str] = {
     "tertiary amine": f"[NX3H0;{_AMINE_N}](-[#6])(-[#6])-[#6]",
     "aniline": f"[NX3;{_AMINE_N}]-c",
     "quaternary ammonium": "[NX4+]([#6])([#6])([#6])[#6]",
-    "amide": "[NX3;!$(N(C=O)C=O)][CX3;!$(C(N)(=O)[N,O,S])]=[OX1]",
-    "primary amide": "[NX3H2][CX3;!$(C(N)(=O)[N,O,S])]=[OX1]",
-    "secondary amide": "[NX3H1;!$(N(C=O)C=O)]([#6])[CX3;!$(C(N)(=O)[N,O,S])]=[OX1]",
-    "tertiary amide": "[NX3H0;!$(N(C=O)C=O)]([#6])([#6])[CX3;!$(C(N)(=O)[N,O,S])]=[OX1]",
+    "amide": "[NX3;!$(N(C=O)C=O)][CX3;!$(C(N)(=O)[N,O,S,F,Cl,Br,I])]=[OX1]",
+    "primary amide": "[NX3H2][CX3;!$(C(N)(=O)[N,O,S,F,Cl,Br,I])]=[OX1]",
+    "secondary amide": "[NX3H1;!$(N(C=O)C=O)]([#6])[CX3;!$(C(N)(=O)[N,O,S,F,Cl,Br,I])]=[OX1]",
+    "tertiary amide": "[NX3H0;!$(N(C=O)C=O)]([#6])([#6])[CX3;!$(C(N)(=O)[N,O,S,F,Cl,Br,I])]=[OX1]",
     "lactam": "[NX3;R][CX3;R;!$(C(N)(=O)[N,O,S])]=[OX1]",
     "imide": "[CX3](=[OX1])[NX3][CX3]=[OX1]",
     "urea": "[NX3][CX3](=[OX1])[NX3]",
@@ -64,7 +67,7 @@ GROUPS: dict[str, str] = {
     "amidine": "[NX3][CX3;!$(C(N)(N)=N);!$(C(N)([O,S])=N)]=[NX2]",
     "imine": "[CX3;!$(C-[N,O,S])]=[NX2;!$(N-[N,O,S])]",
     "oxime": "[CX3]=[NX2][OX2H]",
-    "hydrazine": "[NX3;!$(N-C=[O,N,S])][NX3;!$(N-C=[O,N,S])]",
+    "hydrazine": "[NX3;+0;!$(N-C=[O,N,S])][NX3;+0;!$(N-C=[O,N,S])]",
     "hydrazone": "[CX3]=[NX2][NX3]",
     "azo": "[#6][NX2]=[NX2][#6]",
     "nitrile": "[CX2]#[NX1]",
@@ -75,6 +78,11 @@ GROUPS: dict[str, str] = {
     "n-oxide": "[NX4+,$([nX3+]),$([NX3+]=[#6])]-[OX1-]",
     "aziridine": "[NX3r3]1[#6r3][#6r3]1",
     "hydroxylamine": "[NX3;!$(N-C=[O,N,S])][OX2]",
+    "enamine": "[NX3;!$(N-C=[O,N,S]);!$(N-[!#6])]-[CX3;!a]=[CX3;!a]",
+    "hydrazide": "[NX3][NX3;!$(N(C=O)C=O)][CX3;$(C[#6]),H1]=[OX1]",
+    "hydroxamic acid": f"[OX2H][NX3]{_ACYL}=[OX1]",
+    # conjugated carbonyls
+    "enone": "[CX3;!a]=[CX3;!a]-[CX3;H1,$(C(=O)([#6])[#6])]=[OX1]",
     # sulfur
     "thiol": "[SX2H][#6;!$(C=[O,N,S])]",
     "sulfide": "[SX2;!$(S-C=[O,N,S])]([#6])[#6]",
@@ -85,7 +93,10 @@ GROUPS: dict[str, str] = {
     "sulfonic acid": "[SX4](=[OX1])(=[OX1])([#6])[OX2H]",
     "sulfonate ester": "[SX4](=[OX1])(=[OX1])([#6])[OX2H0][#6]",
     "thioester": "[#6][CX3](=[OX1])[SX2][#6]",
-    "thioamide": "[NX3][CX3]=[SX1]",
+    "thioamide": "[NX3][CX3;!$(C(N)(=S)[N,O,S])]=[SX1]",
+    "thiourea": "[NX3][CX3](=[SX1])[NX3]",
+    "isothiocyanate": "[NX2]=[CX2]=[SX1]",
+    "sulfonyl chloride": "[SX4](=[OX1])(=[OX1])([#6])Cl",
     "thioketone": "[#6][CX3](=[SX1])[#6]",
     # halogens, phosphorus, boron, silicon
     "halide": "[F,Cl,Br,I][#6]",
@@ -109,6 +120,12 @@ GROUPS: dict[str, str] = {
     "imidazole": "[nX3r5]1[cr5][nX2r5][cr5][cr5]1",
     "pyrazole": "[nX3r5]1[nX2r5][cr5][cr5][cr5]1",
     "indole": "[nX3r5]1[cr5][cr5]c2ccccc12",
+    "pyrimidine": "[nX2r6]1[cr6][nX2r6][cr6][cr6][cr6]1",
+    "thiazole": "[sX2r5]1[cr5][nX2r5][cr5][cr5]1",
+    "oxazole": "[oX2r5]1[cr5][nX2r5][cr5][cr5]1",
+    "quinoline": "[nX2r6]1[cr6][cr6][cr6]c2ccccc12",
+    "pyrrolidine": "[NX3r5]1[CX4r5][CX4r5][CX4r5][CX4r5]1",
+    "tetrahydrofuran": "[OX2r5]1[CX4r5][CX4r5][CX4r5][CX4r5]1",
     "piperidine": "[NX3r6]1[CX4r6][CX4r6][CX4r6][CX4r6][CX4r6]1",
     "piperazine": "[NX3r6]1[CX4r6][CX4r6][NX3r6][CX4r6][CX4r6]1",
     "morpholine": "[NX3r6]1[CX4r6][CX4r6][OX2r6][CX4r6][CX4r6]1",

@@ -6,18 +6,16 @@ Pure RDKit with no limits of its own: hostile text belongs in `flywheel.verifier
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from rdkit import Chem, rdBase
-from rdkit.Chem import rdMolDescriptors
 
 from flywheel.verifiers.chemistry_answer import ALLOWANCES, RejectedAnswerError, read_molecule
 from flywheel.verifiers.chemistry_constraints import KINDS, Answer, Constraint, Finding
-from flywheel.verifiers.chemistry_groups import groups_of
-from flywheel.verifiers.chemistry_properties import PROPERTIES
+from flywheel.verifiers.chemistry_reaction import Reaction, read_reaction
 
 rdBase.DisableLog("rdApp.*")
 
@@ -29,6 +27,7 @@ class CompiledTask:
     constraints: tuple[Constraint, ...]
     allow: frozenset[str]
     prefix: str
+    product_of: Callable[[Reaction], Chem.Mol] | None
 
 
 def compile_task(payload: Mapping[str, Any]) -> CompiledTask:
@@ -49,10 +48,13 @@ def compile_task(payload: Mapping[str, Any]) -> CompiledTask:
             raise ValueError(f"chemistry payload: constraint {spec!r} has no known kind; known: {', '.join(KINDS)}")
         constraints.append(KINDS[kind](spec))
     prefixes = [c.prefix for c in constraints if c.prefix]
-    if len(prefixes) > 1:
-        raise ValueError("chemistry payload: more than one 'completes' constraint")
+    products = [c.product_of for c in constraints if c.product_of]
+    if len(prefixes) + len(products) > 1:
+        raise ValueError("chemistry payload: more than one of the constraints 'completes' and 'reaction', expected at most one")
     lifted = frozenset(allow).union(*(c.allows for c in constraints))
-    return CompiledTask(constraints=tuple(constraints), allow=lifted, prefix=prefixes[0] if prefixes else "")
+    return CompiledTask(
+        constraints=tuple(constraints), allow=lifted, prefix="".join(prefixes), product_of=products[0] if products else None
+    )
 
 
 @lru_cache(maxsize=512)
@@ -64,13 +66,28 @@ def compile_json(payload_json: str) -> CompiledTask:
 def judge(task: CompiledTask, answer: str) -> list[Finding]:
     """Return one finding for the rules of every answer, then one a constraint; a refused answer has only the refusal."""
     try:
-        mol = read_molecule(answer, task.allow, task.prefix)
+        read = read_answer(task, answer)
     except RejectedAnswerError as error:
         return [Finding(error.rule, False, error.detail)]
+    return [Finding("valid", True, ""), *(_check(c, read) for c in task.constraints if c.name != "valid")]
+
+
+def read_answer(task: CompiledTask, answer: str) -> Answer:
+    """Return the answer as the constraints see it.
+
+    Raises:
+        RejectedAnswerError: it breaks a rule.
+    """
+    reaction = None
+    if task.product_of is not None:
+        reaction = read_reaction(answer, task.allow)
+        mol = task.product_of(reaction)
+    else:
+        mol = read_molecule(answer, task.allow, task.prefix)
     main = mol
     if "fragments" in task.allow:
         main = max(Chem.GetMolFrags(mol, asMols=True), key=lambda fragment: (fragment.GetNumHeavyAtoms(), fragment.GetNumAtoms()))
-    return [Finding("valid", True, ""), *(_check(c, Answer(mol, main)) for c in task.constraints if c.name != "valid")]
+    return Answer(mol, main, reaction)
 
 
 def _check(constraint: Constraint, answer: Answer) -> Finding:
@@ -79,17 +96,3 @@ def _check(constraint: Constraint, answer: Answer) -> Finding:
     except (RuntimeError, ValueError, ArithmeticError) as error:  # what RDKit raises for a molecule that it can't compute on
         return Finding(constraint.name, False, f"can't be computed: {type(error).__name__}")
     return Finding(constraint.name, passed, detail[:200])
-
-
-def describe(smiles: str) -> str:
-    """Return a molecule's formula, a few descriptors and its groups, or what is wrong with it; at most 300 characters."""
-    try:
-        mol = read_molecule(smiles, ALLOWANCES)
-    except RejectedAnswerError as error:
-        return f"Error: {error.rule}: {error.detail}"[:300]
-    figures = " ".join(
-        f"{name}={PROPERTIES[name](mol):.4g}" for name in ("mw", "logp", "tpsa", "hbd", "hba", "rings", "rotatable_bonds", "charge")
-    )
-    groups = ", ".join(groups_of(mol)) or "none"
-    text = f"formula={rdMolDescriptors.CalcMolFormula(mol)} {figures} groups: {groups}"
-    return text if len(text) <= 300 else text[:297] + "..."

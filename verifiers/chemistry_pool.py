@@ -32,7 +32,6 @@ main({cpu_s!r}, {memory_mb!r})
 _PROBE = ["judge", json.dumps({"constraints": [{"kind": "formula", "value": "C2H6O"}]}), "CCO"]
 _PROBE_REPLY = ["valid", "formula"]
 _KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG", "TMPDIR")
-MAX_ITEM_CHARS = 100_000
 
 Item = list[str]
 
@@ -158,6 +157,14 @@ class WorkerPool:
             VerifierError: the workers are broken, or the pool is closed.
         """
         return self.ask_many([item])[0]
+
+    def call(self, target: str, *arguments: Any) -> Reply:
+        """Return what ``module:function`` returns in a worker (JSON in, JSON out); blocks.
+
+        Raises:
+            VerifierError: the workers are broken, or the pool is closed.
+        """
+        return self.ask(["call", target, json.dumps(arguments)])
 
     def ask_many(self, items: Sequence[Item]) -> list[Reply]:
         """Return the replies to `items`, in order; blocks.

@@ -45,6 +45,26 @@ def _stereocenters(mol: Chem.Mol) -> list[Chem.StereoInfo]:
     return [info for info in Chem.FindPotentialStereo(mol) if info.type == Chem.StereoType.Atom_Tetrahedral]
 
 
+def carbon_signals(mol: Chem.Mol) -> int:
+    """Return the number of kinds of carbon: the lines of a proton-decoupled 13C spectrum that no accident merges."""
+    kinds = Chem.CanonicalRankAtoms(mol, breakTies=False, includeChirality=False)
+    return len({kinds[atom.GetIdx()] for atom in mol.GetAtoms() if atom.GetAtomicNum() == 6})
+
+
+def _carbons_with(num_hydrogens: int) -> Property:
+    """Return the count of carbons with that many hydrogens: what DEPT tells."""
+    return lambda mol: sum(atom.GetAtomicNum() == 6 and atom.GetTotalNumHs(True) == num_hydrogens for atom in mol.GetAtoms())
+
+
+_VALENCE_OVER_TWO = {1: -1, 5: 1, 6: 2, 7: 1, 9: -1, 14: 2, 15: 1, 17: -1, 35: -1, 53: -1}
+
+
+def unsaturation(mol: Chem.Mol) -> float:
+    """Return the degree of unsaturation that the formula gives: rings plus double bonds, a triple bond counting as two."""
+    excess = sum(_VALENCE_OVER_TWO.get(atom.GetAtomicNum(), 0) - atom.GetTotalNumHs() for atom in mol.GetAtoms())
+    return 1 + (excess + Chem.GetFormalCharge(mol)) / 2
+
+
 PROPERTIES: dict[str, Property] = {
     "logp": crippen_logp,
     "mr": lambda mol: float(rdMolDescriptors.CalcCrippenDescriptors(mol)[1]),
@@ -64,6 +84,12 @@ PROPERTIES: dict[str, Property] = {
     "heteroatoms": rdMolDescriptors.CalcNumHeteroatoms,
     "heavy_atoms": Chem.Mol.GetNumHeavyAtoms,
     "charge": Chem.GetFormalCharge,
+    "unsaturation": unsaturation,
+    "carbon_signals": carbon_signals,
+    "carbons_h3": _carbons_with(3),
+    "carbons_h2": _carbons_with(2),
+    "carbons_h1": _carbons_with(1),
+    "carbons_h0": _carbons_with(0),
     "stereocenters": lambda mol: len(_stereocenters(mol)),
     "unspecified_stereocenters": lambda mol: sum(info.specified == Chem.StereoSpecified.Unspecified for info in _stereocenters(mol)),
 }

@@ -1,21 +1,25 @@
 """The killable process in which RDKit meets hostile SMILES.
 
 Frames on standard input and output: four bytes of length, then JSON. A request is a list of items, ``["judge", payload_json,
-answer]`` or ``["describe", smiles]``; the reply a list of ``["ok", value]`` or ``["task_error", message]``. Each item runs under
-a CPU-time alarm whose default action, the kernel's, kills the process even inside RDKit's C++. Started by `chemistry_pool`.
+answer]`` or ``["call", "module:function", arguments_json]``; the reply a list of ``["ok", value]``, ``["task_error", message]`` or
+``["limit", what]``. Each item runs under a CPU-time alarm whose default action, the kernel's, kills the process even inside RDKit's
+C++. Started by `chemistry_pool`.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import resource
 import signal
 import struct
 import sys
+from collections.abc import Callable
+from functools import cache
 from typing import Any, BinaryIO
 
-from flywheel.verifiers.chemistry_judge import compile_json, describe, judge
+from flywheel.verifiers.chemistry_judge import compile_json, judge
 
 COMPILE_CPU_S = 20.0
 
@@ -34,9 +38,13 @@ def handle(item: list[str], cpu_s: float) -> list[Any]:
     """Return the reply to one item."""
     signal.setitimer(signal.ITIMER_PROF, COMPILE_CPU_S)
     try:
-        if item[0] == "describe":
+        if item[0] == "call":
+            function, arguments = named(item[1]), json.loads(item[2])
             signal.setitimer(signal.ITIMER_PROF, cpu_s)
-            return ["ok", describe(item[1])]
+            try:
+                return ["ok", function(*arguments)]
+            except (ValueError, KeyError, IndexError, TypeError, RuntimeError) as error:  # a tool's bug must not cost the worker
+                return ["task_error", f"{type(error).__name__}: {error}"[:200]]
         try:
             task = compile_json(item[1])
         except ValueError as error:
@@ -44,9 +52,17 @@ def handle(item: list[str], cpu_s: float) -> list[Any]:
         signal.setitimer(signal.ITIMER_PROF, cpu_s)
         return ["ok", judge(task, item[2])]
     except (MemoryError, RecursionError) as error:
-        return ["ok", f"Error: limit: {type(error).__name__}" if item[0] == "describe" else [["limit", False, type(error).__name__]]]
+        return ["limit", type(error).__name__]
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0.0)
+
+
+@cache
+def named(target: str) -> Callable[..., Any]:
+    """Return the function at ``module:function``, a name that our own code sends."""
+    module, _, attribute = target.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    return function
 
 
 def main(cpu_s: float, memory_mb: int) -> None:

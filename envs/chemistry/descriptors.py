@@ -53,17 +53,20 @@ class DescriptorFamily(ChemistryFamily):
         names = list(WINDOWS)
         first = rng.choice(names[:NUM_CONTINUOUS])
         chosen = sorted([first, *rng.sample([n for n in names if n != first], params["num_windows"] - 1)], key=names.index)
-        constraints = [_window(name, float(PROPERTIES[name](mol)), params["tightness"], rng) for name in chosen]
+        constraints = [window(name, float(PROPERTIES[name](mol)), params["tightness"], rng) for name in chosen]
         methane = Chem.MolFromSmiles("C")
         if all(c["min"] <= PROPERTIES[c["name"]](methane) <= c["max"] for c in constraints):
             raise NoSuchTaskError("methane would do")
-        wanted = " and ".join(
-            f"{c['name']} {c['min']:g}" + (f" to {c['max']:g}" if c["max"] != c["min"] else "") for c in constraints
-        ).replace("_", " ")
+        wanted = " and ".join(map(in_words, constraints))
         return Made(f"Give the SMILES of a molecule with {wanted}.", [*constraints, {"kind": "plausible"}], reference)
 
 
-def _window(name: str, value: float, tightness: int, rng: random.Random) -> dict[str, Any]:
+def in_words(spec: Mapping[str, Any]) -> str:
+    """Return a window as prompts say it: ``logp 0.5 to 1.2``."""
+    return f"{spec['name']} {spec['min']:g}".replace("_", " ") + (f" to {spec['max']:g}" if spec["max"] != spec["min"] else "")
+
+
+def window(name: str, value: float, tightness: int, rng: random.Random) -> dict[str, Any]:
     """Return a window that holds `value` somewhere off its middle."""
     width, decimals = WINDOWS[name].widths[tightness - 1], WINDOWS[name].decimals
     centre = value + rng.uniform(-0.7, 0.7) * width

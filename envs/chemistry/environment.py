@@ -1,29 +1,54 @@
-"""`ChemistryEnv`: propose a molecule that meets the task's constraints; describe candidates first where that helps."""
+"""`ChemistryEnv`: propose a molecule or a reaction that meets the task's constraints, with a chemist's tools.
+
+The tools run in the killable worker (`flywheel.envs.chemistry.workbench`): what the policy writes is hostile.
+"""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from functools import cache
 from typing import ClassVar
 
 from flywheel.contracts import TaskGenerator
+from flywheel.envs.chemistry.completion import CompletionFamily
 from flywheel.envs.chemistry.descriptors import DescriptorFamily
+from flywheel.envs.chemistry.elucidation import ElucidationFamily
 from flywheel.envs.chemistry.formula import FormulaFamily
 from flywheel.envs.chemistry.formula_groups import FormulaGroupsFamily
+from flywheel.envs.chemistry.forward import ForwardFamily
+from flywheel.envs.chemistry.library import library_path
+from flywheel.envs.chemistry.optimise import OptimiseFamily
+from flywheel.envs.chemistry.retrosynthesis import RetrosynthesisFamily
+from flywheel.envs.chemistry.scaffold import ScaffoldFamily
+from flywheel.envs.chemistry.stereo import StereoFamily
 from flywheel.tool_env import ToolEnv
-from flywheel.verifiers.chemistry_pool import WorkerPool, acquire_shared, release_shared
+from flywheel.types import Task, Trajectory, to_json
+from flywheel.verifiers.chemistry_pool import Reply, WorkerPool, acquire_shared, release_shared
 
 MAX_SENT_CHARS = 3_000
+WORKBENCH = "flywheel.envs.chemistry.workbench"
 
 
 @cache
 def _families() -> dict[str, TaskGenerator]:
-    families: list[TaskGenerator] = [FormulaFamily(), FormulaGroupsFamily(), DescriptorFamily()]
+    families: list[TaskGenerator] = [
+        FormulaFamily(),
+        FormulaGroupsFamily(),
+        DescriptorFamily(),
+        ScaffoldFamily(),
+        OptimiseFamily(),
+        CompletionFamily(),
+        StereoFamily(),
+        RetrosynthesisFamily(),
+        ForwardFamily(),
+        ElucidationFamily(),
+    ]
     return {family.family: family for family in families}
 
 
 class ChemistryEnv(ToolEnv):
-    """Molecules by formula, functional groups and descriptors."""
+    """Molecules and reactions by what they have to be; see `generators` for the families."""
 
     name: ClassVar[str] = "chemistry"
     verifier: ClassVar[str | None] = "chemistry"
@@ -40,19 +65,61 @@ class ChemistryEnv(ToolEnv):
         Args:
             smiles: The molecule.
         """
-        if self._pool is None:
-            self._pool = acquire_shared()
-        reply = self._pool.ask(["describe", smiles[:MAX_SENT_CHARS]])
-        return str(reply.value) if reply.status == "ok" else "Error: limit: that molecule takes too long to look at."
+        return self._ask("describe", smiles)
+
+    def edit(self, smiles: str, change: str) -> str:
+        """Apply a named change to a molecule at every place where it fits. An unknown change gets the names that fit.
+
+        Args:
+            smiles: The molecule.
+            change: For example "add methyl" or "acid to amide".
+        """
+        return self._ask("edit", smiles, change)
+
+    def react(self, reactants: str, template: str) -> str:
+        """Run a named reaction on reactants. An unknown template gets the names that fit.
+
+        Args:
+            reactants: SMILES joined by dots.
+            template: For example "amide coupling".
+        """
+        return self._ask("react", reactants, template)
+
+    def search(self, query: str) -> str:
+        """Find molecules in a local table.
+
+        Args:
+            query: Terms joined by " and ": a group's name, SMARTS, mw<200, formula=C7H8O.
+        """
+        return self._ask("search", str(library_path()), query)
 
     def submit(self, smiles: str) -> str:
         """Submit the answer; this ends the task.
 
         Args:
-            smiles: The molecule.
+            smiles: The molecule, or the reaction.
         """
         self.end()
         return "Submitted."
+
+    def picture(self, task: Task, trajectory: Trajectory) -> bytes | None:
+        """Return a drawing of the molecules that were submitted, as PNG; None where there is nothing to draw."""
+        answer = self.answer(trajectory)
+        if answer is None:
+            return None
+        reply = self._call("draw", to_json(task.payload), answer[:MAX_SENT_CHARS])
+        return base64.b64decode(reply.value) if reply.status == "ok" and reply.value else None
+
+    def _ask(self, tool: str, *arguments: str) -> str:
+        reply = self._call(tool, *(text[:MAX_SENT_CHARS] for text in arguments))
+        if reply.status == "task_error":
+            return f"Error: {tool} can't do that."
+        return str(reply.value) if reply.status == "ok" else "Error: limit: that takes too long or too much memory."
+
+    def _call(self, function: str, *arguments: str) -> Reply:
+        if self._pool is None:
+            self._pool = acquire_shared()
+        return self._pool.call(f"{WORKBENCH}:{function}", *arguments)
 
     def close(self) -> None:
         """Give the workers back."""

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+from rdkit import Chem
 
 from flywheel.contracts import Knob
 from flywheel.envs.chemistry.growth import grow
 from flywheel.types import Knobs, Task, content_id, derive_seed
 from flywheel.verifiers.chemistry_judge import compile_task, judge
 
+T = TypeVar("T")
 TRIVIAL = "C"
 MAX_REDRAWS = 40
 
@@ -23,7 +26,7 @@ class NoSuchTaskError(ValueError):
 
 
 class Made(NamedTuple):
-    """A task's prompt and constraints, and the hidden reference that meets them."""
+    """A task's prompt and constraints, and the hidden reference that meets them: the answer as it is submitted."""
 
     prompt: str
     constraints: list[dict[str, Any]]
@@ -76,9 +79,31 @@ class ChemistryFamily(ABC):
             raise ValueError(f"task {task.id}: its params and seed make other constraints than its own; it has no known reference")
         return made.reference
 
+    def replay(self, task: Task, make: Callable[[Mapping[str, int], int], T]) -> T:
+        """Return what `make`, a part of the family's own `make`, gave when the task was made."""
+        params = {name: int(value) for name, value in task.params.items()}
+        for attempt in range(MAX_REDRAWS):
+            seed = self._seed(params, task.seed, attempt)
+            try:
+                if self.make(params, seed).constraints == list(task.payload["constraints"]):
+                    return make(params, seed)
+            except NoSuchTaskError:
+                continue
+        raise ValueError(f"task {task.id}: its params and seed make other constraints than its own; it has no known reference")
+
     def key(self, task: Task) -> str:
-        """Return the canonical key: the constraints, in sorted order."""
-        return content_id(sorted(json.dumps(spec, sort_keys=True) for spec in task.payload["constraints"]))
+        """Return the canonical key: the constraints, in sorted order, with molecules by their InChIKeys."""
+        return content_id(sorted(json.dumps(_canonical(spec), sort_keys=True) for spec in task.payload["constraints"]))
+
+    def split_key(self, task: Task) -> str:
+        """Return what decides the split: the scaffold of the molecule that the task names; the key where it names none."""
+        named = sorted((spec["kind"], spec[field]) for spec in task.payload["constraints"] for field in _molecule_fields(spec))
+        molecule = named[0][1] if named else None
+        return self.key(task) if molecule is None else f"scaffold {scaffold_of(molecule)}"
+
+    def trivial(self, task: Task) -> Sequence[str]:
+        """Return answers that cost nothing to think of, and must fail."""
+        return (TRIVIAL, *(spec["to"] for spec in task.payload["constraints"] if spec["kind"] == "similarity"))
 
     def validate(self, task: Task) -> None:
         """Check that the reference passes and trivial answers fail.
@@ -90,18 +115,67 @@ class ChemistryFamily(ABC):
         broken = next((finding for finding in judge(compiled, reference) if not finding.passed), None)
         if broken is not None:
             raise ValueError(f"task {task.id}: the reference {reference} fails {broken.name}: {broken.detail}")
-        if all(finding.passed for finding in judge(compiled, TRIVIAL)):
-            raise ValueError(f"task {task.id}: the trivial answer {TRIVIAL} passes")
+        for trivial in self.trivial(task):
+            if all(finding.passed for finding in judge(compiled, trivial)):
+                raise ValueError(f"task {task.id}: the trivial answer {trivial} passes")
+
+    def _seed(self, params: Mapping[str, int], seed: int, attempt: int) -> int:
+        return derive_seed("chemistry", self.family, params, seed, attempt)
 
     @lru_cache(maxsize=4096)  # noqa: B019 - generators live as long as the process
     def _made(self, knobs: tuple[tuple[str, int], ...], seed: int) -> Made:
         params = dict(knobs)
         for attempt in range(MAX_REDRAWS):
             try:
-                return self.make(params, derive_seed("chemistry", self.family, params, seed, attempt))
+                return self.make(params, self._seed(params, seed, attempt))
             except NoSuchTaskError:
                 continue
-        raise NoSuchTaskError(f"family {self.family!r}: no molecule for {params!r} in {MAX_REDRAWS} draws")
+        raise NoSuchTaskError(f"family {self.family!r}: no task for {params!r} in {MAX_REDRAWS} draws")
+
+
+_MOLECULES = {"smiles": "value", "scaffold": "value", "similarity": "to", "reaction": "product"}
+"""Where the constraints that name a molecule have it."""
+
+
+def _molecule_fields(spec: Mapping[str, Any]) -> tuple[str, ...]:
+    return (_MOLECULES[spec["kind"]],) if spec["kind"] in _MOLECULES else ()
+
+
+def _canonical(spec: Mapping[str, Any]) -> dict[str, Any]:
+    return {**spec, **{field: inchikey_of(spec[field]) for field in _molecule_fields(spec)}}
+
+
+@lru_cache(maxsize=4096)
+def _inchi(smiles: str) -> str:
+    return str(Chem.MolToInchi(Chem.MolFromSmiles(smiles)))
+
+
+def inchikey_of(smiles: str) -> str:
+    """Return the InChIKey of a SMILES of our own making."""
+    return str(Chem.InchiToInchiKey(_inchi(smiles)))
+
+
+@lru_cache(maxsize=4096)
+def scaffold_of(smiles: str) -> str:
+    """Return what is left of a molecule without its side chains: rings and what joins them, elements and aromaticity, no bond orders.
+
+    So tautomers and stereoisomers share it. An acyclic molecule's is its own skeleton (InChIKey's first block).
+    """
+    # By way of the InChI: what shares a key is read as one molecule.
+    mol = Chem.RWMol(Chem.MolFromInchi(_inchi(smiles)) or Chem.MolFromSmiles(smiles))
+    while ends := [atom.GetIdx() for atom in mol.GetAtoms() if atom.GetDegree() < 2]:
+        for index in reversed(ends):
+            mol.RemoveAtom(index)
+    if not mol.GetNumAtoms():
+        return inchikey_of(smiles).partition("-")[0]
+    plain = Chem.RWMol()
+    for atom in mol.GetAtoms():
+        kept = Chem.Atom(atom.GetAtomicNum())
+        kept.SetIsotope(int(atom.GetIsAromatic()))  # a mark
+        plain.AddAtom(kept)
+    for bond in mol.GetBonds():
+        plain.AddBond(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), Chem.BondType.SINGLE)
+    return str(Chem.MolToSmiles(plain))
 
 
 def grow_reference(params: Mapping[str, int], seed: int) -> str:

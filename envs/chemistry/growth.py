@@ -16,7 +16,7 @@ from rdkit.Chem.rdMolDescriptors import CalcMolFormula
 
 from flywheel.types import derive_seed
 from flywheel.verifiers.chemistry_answer import RejectedAnswerError, read_molecule
-from flywheel.verifiers.chemistry_constraints import parse_formula
+from flywheel.verifiers.chemistry_formula import parse_formula
 from flywheel.verifiers.chemistry_plausible import broken_rule
 
 VALENCE = {"C": 4, "N": 3, "O": 2, "S": 2, "F": 1, "Cl": 1, "Br": 1}

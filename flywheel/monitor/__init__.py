@@ -12,7 +12,7 @@ from typing import Any
 
 from flywheel.config import Recipe
 from flywheel.contracts import Monitor
-from flywheel.monitor.jsonl import JsonlMonitor
+from flywheel.monitor.jsonl import JsonlMonitor, save_picture
 from flywheel.monitor.wandb_monitor import WandbMonitor, resolve_mode
 
 __all__ = ["RunMonitor", "create_monitor"]
@@ -24,7 +24,8 @@ _PRIVATE: Any = {"engine": {"url", "extra_args"}, "environments": {"__all__": {"
 class RunMonitor:
     """Hands every record to all monitors of a run."""
 
-    def __init__(self, jsonl: JsonlMonitor, wandb: WandbMonitor | None) -> None:
+    def __init__(self, run_dir: Path, jsonl: JsonlMonitor, wandb: WandbMonitor | None) -> None:
+        self._run_dir = run_dir
         self._monitors: tuple[Monitor, ...] = (jsonl,) if wandb is None else (jsonl, wandb)
         self._wandb = wandb
 
@@ -34,14 +35,18 @@ class RunMonitor:
             monitor.log(step, metrics)
 
     def table(self, step: int, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Record a table of one step."""
+        """Record a table of one step. Pictures (cells of bytes) become files in the run folder, and their cells the paths in it."""
+        filed = [[self._filed(f"{name}-{step}-{number}", cell) for cell in row] for number, row in enumerate(rows)]
         for monitor in self._monitors:
-            monitor.table(step, name, columns, rows)
+            monitor.table(step, name, columns, filed)
 
     def image(self, name: str, path: Path) -> None:
         """Show a picture that lies in the run folder."""
         if self._wandb is not None:
             self._wandb.image(name, path)
+
+    def _filed(self, name: str, cell: Any) -> Any:
+        return save_picture(self._run_dir, name, cell) if isinstance(cell, bytes) else cell
 
     def close(self) -> None:
         """Flush and end; waits a limited time for W&B."""
@@ -57,6 +62,6 @@ def create_monitor(recipe: Recipe, run_dir: Path, *, resume: bool) -> RunMonitor
     """
     jsonl = JsonlMonitor(run_dir, resume=resume)
     if resolve_mode(recipe.monitor.wandb, os.environ) == "disabled":
-        return RunMonitor(jsonl, None)
+        return RunMonitor(run_dir, jsonl, None)
     config = recipe.model_dump(mode="json", exclude=_PRIVATE)
-    return RunMonitor(jsonl, WandbMonitor(recipe.monitor, run_dir, run_name=recipe.run.name, config=config, resume=resume))
+    return RunMonitor(run_dir, jsonl, WandbMonitor(recipe.monitor, run_dir, run_name=recipe.run.name, config=config, resume=resume))

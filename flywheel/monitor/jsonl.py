@@ -3,7 +3,8 @@ r"""The run folder's own figures: ``metrics.jsonl`` and ``tables/NAME.jsonl``, a
 Files are only ever appended to. A resumed run writes ``{"superseded_after": k}`` before its first line, k being that line's
 step: what the file says of later steps no longer holds, and `read_metrics` and `read_table` leave it out. Figures of step k
 itself are replaced name by name. A run begun anew in an old folder writes k = -1: nothing before it holds. A half-written last
-line (the process was killed) is ended when the file is opened again and skipped by the readers.
+line (the process was killed) is ended when the file is opened again and skipped by the readers. A table's pictures are files in
+``tables/pictures/``, and their cells the paths in the run folder.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from flywheel.errors import StoreError
 
 METRICS_FILE = "metrics.jsonl"
 TABLES_FOLDER = "tables"
+PICTURES_FOLDER = "pictures"
 
 
 class JsonlMonitor:
@@ -82,7 +84,26 @@ class JsonlMonitor:
 
 def table_path(run_dir: Path, name: str) -> Path:
     """Return the file that holds a table; characters that no file name should have become ``_``."""
-    return run_dir / TABLES_FOLDER / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', name).lstrip('.') or '_'}.jsonl"
+    return run_dir / TABLES_FOLDER / f"{_file_name(name)}.jsonl"
+
+
+def save_picture(run_dir: Path, name: str, png: bytes) -> Path:
+    """Keep a table's picture and return its path in the run folder.
+
+    Raises:
+        StoreError: it can't be written.
+    """
+    path = Path(TABLES_FOLDER) / PICTURES_FOLDER / f"{_file_name(name)}.png"
+    try:
+        (run_dir / path).parent.mkdir(parents=True, exist_ok=True)
+        (run_dir / path).write_bytes(png)
+    except OSError as error:
+        raise StoreError(f"{run_dir / path}: can't be written: {error.strerror}; is the disk full?") from error
+    return path
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip(".") or "_"
 
 
 def read_metrics(run_dir: Path) -> dict[int, dict[str, float]]:

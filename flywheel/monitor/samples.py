@@ -6,7 +6,7 @@ them. Text is the policy's and hostile: it can't reach a terminal or break a lin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -18,19 +18,26 @@ MAX_CELL = 16_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SampleTable:
-    """Columns and rows, as a monitor's `table` takes them."""
+    """Columns and rows, as a monitor's `table` takes them. A cell of bytes is a picture (PNG)."""
 
     columns: tuple[str, ...]
-    rows: tuple[tuple[str | float, ...], ...]
+    rows: tuple[tuple[str | float | bytes | None, ...], ...]
 
 
-def sample_table(groups: Sequence[Group], num_rows: int) -> SampleTable:
-    """Return `num_rows` attempts: the first of each group, then the second of each, and so on."""
+def shown(groups: Sequence[Group], num_rows: int) -> list[Experience]:
+    """Return the `num_rows` attempts that the table shows: the first of each group, then the second of each, and so on."""
     ordered = [e for siblings in zip_longest(*(g.experiences for g in groups)) for e in siblings if e is not None]
-    return SampleTable(
-        columns=("task", "text", "checks", "outcome", "reward", "origin"),
-        rows=tuple(_row(experience) for experience in ordered[:num_rows]),
-    )
+    return ordered[:num_rows]
+
+
+def sample_table(groups: Sequence[Group], num_rows: int, pictures: Mapping[str, bytes] | None = None) -> SampleTable:
+    """Return the table of the attempts that `shown` chooses, with a column of pictures (by experience id) where there are any."""
+    columns: tuple[str, ...] = ("task", "text", "checks", "outcome", "reward", "origin")
+    chosen = shown(groups, num_rows)
+    if not pictures:
+        return SampleTable(columns=columns, rows=tuple(_row(experience) for experience in chosen))
+    rows = tuple((*_row(experience), pictures.get(experience.id)) for experience in chosen)
+    return SampleTable(columns=(*columns, "picture"), rows=rows)
 
 
 def plain_text(text: str, limit: int = MAX_CELL) -> str:

@@ -68,11 +68,13 @@ class WandbMonitor:
 
     def table(self, step: int, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Send a table of one step."""
-        data = [[_encodable(cell) for cell in row] for row in rows]
+        run_dir = self._run_dir
 
         def send() -> None:
             import wandb
 
+            # A path is a picture in the run folder.
+            data = [[wandb.Image(str(run_dir / c)) if isinstance(c, Path) else _encodable(c) for c in row] for row in rows]
             self._run.log({"step": step, f"tables/{name}": wandb.Table(columns=list(columns), data=data, allow_mixed_types=True)})
 
         self._put(send)

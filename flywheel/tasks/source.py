@@ -1,7 +1,8 @@
 """The task source: families of tasks with their shares and knob ranges, and two splits that can't overlap.
 
-A task's split is a function of its canonical key alone, so a held-out task can't be drawn for training under another seed,
-another family weight or another run. Every draw is a function of (run seed, split, index).
+A task's split is a function of its canonical key alone (by way of its `split_key`, where a family says which tasks belong together),
+so a held-out task can't be drawn for training under another seed, another family weight or another run. Every draw is a function of
+(run seed, split, index).
 """
 
 from __future__ import annotations
@@ -137,7 +138,8 @@ class TaskSource:
         return random.Random(derive_seed(self._seed, "family", index)).choices(self.families, shares)[0]
 
     def _split_of(self, family: Family, task: Task) -> Split:
-        key = f"{family.env}\0{family.generator.key(task)}"
+        split_key = getattr(family.generator, "split_key", family.generator.key)
+        key = f"{family.env}\0{split_key(task)}"
         position = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]) / 2**64
         return "heldout" if position < self._heldout_share else "train"
 

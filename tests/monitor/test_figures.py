@@ -1,3 +1,4 @@
+import dataclasses
 from collections.abc import Sequence
 
 import pytest
@@ -130,6 +131,14 @@ def test_the_sample_table_takes_turns_through_the_groups() -> None:
     assert "I call ['run']" in str(table.rows[0][1])
     assert sample_table(GROUPS, 0).rows == ()
     assert sample_table([], 5).rows == ()
+
+
+def test_the_sample_table_shows_the_pictures_that_there_are() -> None:
+    assert "picture" not in sample_table(GROUPS, 6, {}).columns
+    first, second = (dataclasses.replace(e, id=name) for e, name in zip(GROUPS[0].experiences, ("a", "b"), strict=False))
+    table = sample_table([Group(id="g", task=SUMS_1, experiences=(first, second))], 2, {"b": b"png"})
+    assert table.columns[-1] == "picture"
+    assert [row[-1] for row in table.rows] == [None, b"png"]
 
 
 def test_the_sample_table_shows_nothing_that_the_policy_may_not_see() -> None:

@@ -13,7 +13,7 @@ from wandb.proto import wandb_internal_pb2
 
 from flywheel.config import Recipe
 from flywheel.monitor import create_monitor
-from flywheel.monitor.jsonl import read_metrics
+from flywheel.monitor.jsonl import read_metrics, read_table
 from flywheel.monitor.wandb_key import has_wandb_key
 from flywheel.monitor.wandb_monitor import resolve_mode
 
@@ -69,8 +69,9 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_an_offline_run_holds_what_was_logged_and_a_resume_goes_on(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     monitor = create_monitor(recipe(), tmp_path, resume=False)
     monitor.log(1, {"reward/mean": 0.25, "solved/code": 0.5})
-    monitor.table(2, "samples", ["text", "reward"], [["\x1b]0;owned\ud800", 1.0], [None, 0]])
     Image.new("RGB", (2, 2)).save(tmp_path / "curves.png")
+    png = (tmp_path / "curves.png").read_bytes()
+    monitor.table(2, "samples", ["text", "reward", "picture"], [["\x1b]0;owned\ud800", 1.0, png], [None, 0, None]])
     monitor.image("curves", tmp_path / "curves.png")
     monitor.close()
 
@@ -79,6 +80,9 @@ def test_an_offline_run_holds_what_was_logged_and_a_resume_goes_on(tmp_path: Pat
     assert [(row["step"], row["reward/mean"], row["solved/code"]) for row in rows[:1]] == [(1, 0.25, 0.5)]
     assert (rows[1]["step"], rows[1]["tables/samples/nrows"]) == (2, 2)
     assert rows[2]["plots/curves/format"] == "png"
+    assert [row["picture"] for row in read_table(tmp_path, "samples")[2]] == ["tables/pictures/samples-2-0.png", None]
+    assert (tmp_path / "tables/pictures/samples-2-0.png").read_bytes() == png
+    assert [path.read_bytes() for path in tmp_path.glob(".local/share/wandb/artifacts/staging/*")].count(png) == 1
     (run,) = [r.run for r in records(first) if r.HasField("run")]
     assert (run.display_name, run.project, run.run_id) == ("turning", "wheels", (tmp_path / "wandb_id").read_text().strip())
     assert {item.key: item.value_json for item in run.config.update}["run"].count('"seed":3') == 1

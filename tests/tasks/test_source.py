@@ -42,6 +42,21 @@ class NumbersEnv(ToolEnv):
         return {"numbers": Numbers()}
 
 
+class LastDigits(Numbers):
+    """Numbers with the same last digit belong together."""
+
+    def split_key(self, task: Task) -> str:
+        return self.key(task)[-1]
+
+
+class LastDigitsEnv(NumbersEnv):
+    """Say the number."""
+
+    @classmethod
+    def generators(cls) -> dict[str, TaskGenerator]:
+        return {"numbers": LastDigits()}
+
+
 class DrawnEnv(ToolEnv):
     """Draws its own tasks."""
 
@@ -70,6 +85,14 @@ def test_splits_never_share_a_key_and_heldout_is_the_same_for_every_run_seed() -
     assert keys.isdisjoint({source.train(i).prompt for i in range(2000)})
     assert {t.split for t in heldout} == {"heldout"}
     assert heldout == TaskSource(recipe(tasks={"heldout_share": 0.5}, run={"seed": 9})).heldout("numbers", 100)
+
+
+def test_a_family_may_say_which_tasks_belong_on_one_side() -> None:
+    source = TaskSource(recipe(environments={"n": {"use": f"{__name__}:LastDigitsEnv"}}, tasks={"heldout_share": 0.5}))
+    heldout, train = source.heldout("numbers", 50), [source.train(i) for i in range(500)]
+    last = [{task.prompt[-2] for task in tasks} for tasks in (heldout, train)]
+    assert min(map(len, last)) > 1
+    assert last[0].isdisjoint(last[1])
 
 
 def test_too_small_a_heldout_set_is_said() -> None:

@@ -9,9 +9,16 @@ def _has_fluorine(mol: Chem.Mol) -> bool:
     return any(atom.GetSymbol() == "F" for atom in mol.GetAtoms())
 
 
-def stalls_on_fluorine(mol: Chem.Mol) -> float:
-    while _has_fluorine(mol):
-        pass
+def searches_forever_on_fluorine(mol: Chem.Mol) -> float:
+    """One call into RDKit's C++ that would take longer than anybody waits: all walks through a sheet of graphite."""
+    if _has_fluorine(mol):
+        sheet = Chem.RWMol()
+        for number in range(144):
+            sheet.AddAtom(Chem.Atom(6))
+            for before in (1, 12):
+                if number >= before and (before == 12 or number % 12):
+                    sheet.AddBond(number - before, number, Chem.BondType.SINGLE)
+        sheet.HasSubstructMatch(Chem.MolFromSmarts("~".join(["*"] * 60) + "~[#9]"))
     return 0.0
 
 

@@ -1,0 +1,48 @@
+"""Family ``scaffold``: a plausible molecule with a given ring system and given features."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rdkit import Chem
+
+from flywheel.contracts import Knob
+from flywheel.envs.chemistry.assembly import SHAPE_KNOBS, assemble, some_groups
+from flywheel.envs.chemistry.descriptors import WINDOWS, in_words, window
+from flywheel.envs.chemistry.family import ChemistryFamily, Made, NoSuchTaskError
+from flywheel.types import Task
+from flywheel.verifiers.chemistry_properties import PROPERTIES
+
+MAX_GROUPS = 2
+
+
+class ScaffoldFamily(ChemistryFamily):
+    """Asks ``Give the SMILES of a molecule with the scaffold c1ccncc1, ether and logp 1.2 to 1.9``."""
+
+    family = "scaffold"
+    knobs: Mapping[str, Knob] = {
+        **SHAPE_KNOBS,
+        "num_features": Knob(low=1, high=4, default=(1, 3), help="groups and descriptor windows asked for"),
+        "tightness": Knob(low=1, high=4, default=(1, 3), help="how narrow the windows are"),
+    }
+
+    def make(self, params: Mapping[str, int], seed: int) -> Made:
+        """Assemble a molecule and ask for its scaffold and some of its features."""
+        mol, rng = assemble(params, seed), random.Random(seed)
+        scaffold = Chem.MolToSmiles(Chem.MurckoDecompose(mol), isomericSmiles=False)
+        bare = Chem.MolFromSmiles(scaffold)
+        asked = sorted(some_groups(mol, min(MAX_GROUPS, rng.randint(0, params["num_features"])), rng, without=bare))
+        names = sorted(rng.sample(sorted(WINDOWS), params["num_features"] - len(asked)))
+        windows = [window(name, float(PROPERTIES[name](mol)), params["tightness"], rng) for name in names]
+        if not asked and all(spec["min"] <= PROPERTIES[spec["name"]](bare) <= spec["max"] for spec in windows):
+            raise NoSuchTaskError("the bare scaffold would do")
+        features: list[dict[str, Any]] = [*({"kind": "functional_group", "name": name} for name in asked), *windows]
+        constraints = [{"kind": "scaffold", "value": scaffold}, *features, {"kind": "plausible"}]
+        wanted = " and ".join([*asked, *map(in_words, windows)])
+        return Made(f"Give the SMILES of a molecule with the scaffold {scaffold}, {wanted}.", constraints, Chem.MolToSmiles(mol))
+
+    def trivial(self, task: Task) -> Sequence[str]:
+        """Return the bare scaffold, too."""
+        return (*super().trivial(task), task.payload["constraints"][0]["value"])
