@@ -51,9 +51,12 @@ def check(recipe: Recipe, run_dir: Path | None = None) -> list[str]:
 
 def _environment_problems(recipe: Recipe) -> Iterator[str]:
     for name, config in recipe.environments.items():
-        lacks = getattr(environment_class(name, config), "lacks", None)
+        cls = environment_class(name, config)
+        lacks, section_lacks = getattr(cls, "lacks", None), getattr(cls, "section_lacks", None)
         if config.weight > 0 and lacks is not None:
             yield from (f"environments.{name}: {lack}" for lack in lacks())
+        if config.weight > 0 and section_lacks is not None:
+            yield from (f"environments.{name}: {lack}" for lack in section_lacks(config, recipe.sandbox.backend))
 
 
 def num_gpus() -> int | None:

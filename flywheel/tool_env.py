@@ -18,6 +18,7 @@ import gymnasium
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
+from flywheel.config import EnvironmentConfig
 from flywheel.contracts import TaskGenerator, draw_params
 from flywheel.errors import InfraError
 from flywheel.registry import resolve
@@ -121,6 +122,11 @@ class ToolEnv(gymnasium.Env[str, str]):
     def lacks(cls) -> Sequence[str]:
         """Return what this machine lacks for it, a message each with what to do; said before anything starts."""
         return ()
+
+    @classmethod
+    def section_lacks(cls, config: EnvironmentConfig, backend: str) -> list[str]:
+        """Return what this machine lacks for a recipe's section of it, with a sandbox backend; as `lacks` does."""
+        return []
 
     def draw(self, seed: int) -> Task:
         """Return the task that `reset` uses when it is given none."""

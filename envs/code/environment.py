@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import Mapping
 from typing import ClassVar
 
+from flywheel.config import EnvironmentConfig
 from flywheel.contracts import TaskGenerator
 from flywheel.envs.code.families import FAMILIES
 from flywheel.envs.code.problem_sets import FORMATS
 from flywheel.sandbox import shared_pool
 from flywheel.sandbox.judging import run_program, stopped
+from flywheel.sandbox.languages import LANGUAGES, PATH
 from flywheel.tool_env import ToolEnv
 from flywheel.types import Task, Trajectory
 from flywheel.verifiers.code import explain, run_tests
 from flywheel.verifiers.code_payload import CodePayload
 
 MAX_SHOWN = 400
+HOSTS_PROGRAMS = ("bubblewrap", "unsafe")  # backends
 
 
 def trim(text: str) -> str:
@@ -38,6 +43,20 @@ class CodeEnv(ToolEnv):
     def generators(cls) -> Mapping[str, TaskGenerator]:
         """Return the task families."""
         return FAMILIES
+
+    @classmethod
+    def section_lacks(cls, config: EnvironmentConfig, backend: str) -> list[str]:
+        """Name the programs that answers to the section's task records need, where sandboxes have the host's programs."""
+        if config.tasks_file is None or not config.tasks_file.is_file() or backend not in HOSTS_PROGRAMS:
+            return []
+        text = config.tasks_file.read_bytes()
+        return [
+            f"{config.tasks_file} has tasks in {language.name}, and {language.needs}"
+            for language in LANGUAGES.values()
+            if re.search(rb'"language"\s*:\s*"%s"' % language.name.encode(), text)
+            and language.program_name
+            and shutil.which(language.program_name, path=PATH) is None
+        ]
 
     def begin(self, task: Task) -> None:
         """Read the task's payload.

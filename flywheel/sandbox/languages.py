@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from flywheel.sandbox.base import Job, Limits
 from flywheel.sandbox.inside import plain
 
+PATH = "/usr/local/bin:/usr/bin:/bin"  # a sandbox's own
 NODE_MEMORY_BYTES = 128 * 2**20  # node itself needs about half of it
 _HARNESS = Path(__file__).with_name("inside") / "harness.js"
 
@@ -38,6 +39,7 @@ class Language(Protocol):
 
     name: str
     kinds: frozenset[str]  # of tests that it has
+    program_name: str  # looked up on the sandbox's PATH; empty where none is needed
     needs: str  # what to do where a sandbox lacks its program
 
     def calls(self, source: str, entry_point: str, calls: Sequence[str], *, nonce: str, setting: Setting, limits: Limits) -> Job:
@@ -62,6 +64,7 @@ class Python:
 
     name = "python"
     kinds = frozenset({"call", "io", "assert"})
+    program_name = ""
     needs = ""
 
     def calls(self, source: str, entry_point: str, calls: Sequence[str], *, nonce: str, setting: Setting, limits: Limits) -> Job:
@@ -94,7 +97,7 @@ class JavaScript:
     name = "javascript"
     kinds = frozenset({"call", "io"})
     program_name = "node"
-    needs = "node is not on the sandbox's PATH (/usr/local/bin, /usr/bin, /bin): apt-get install nodejs, or a sandbox image that has it"
+    needs = f"node is not on the sandbox's PATH ({PATH}): apt-get install nodejs, or take a sandbox image that has it"
 
     def calls(self, source: str, entry_point: str, calls: Sequence[str], *, nonce: str, setting: Setting, limits: Limits) -> Job:
         """Return the job that makes calls."""

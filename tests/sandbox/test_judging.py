@@ -14,7 +14,7 @@ from flywheel.sandbox.inside.plain import HEAD, pack
 from flywheel.sandbox.judging import _judge_asserts, _judge_calls, normalise, read_frames, show
 from flywheel.sandbox.languages import LANGUAGES
 
-TESTS = [{"args": [1], "expected": [1, 2]}, {"args": [2], "expected": {"a": None}}]
+TESTS: list[dict[str, Any]] = [{"args": [1], "expected": [1, 2]}, {"args": [2], "expected": {"a": None}}]
 SECRET = [1, 2], {"a": None}
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flywheel.config import Recipe
 from flywheel.envs.code import CodeEnv
 from flywheel.errors import SandboxError
+from flywheel.preflight import check
 from flywheel.sandbox.languages import JavaScript
 from flywheel.types import Task, Trajectory, Verdict
 from flywheel.verifiers.code import CodeVerifier
@@ -164,3 +167,20 @@ def test_a_sandbox_without_node_is_nobodys_fault(monkeypatch: pytest.MonkeyPatch
     for payload in (CALLS, PROGRAM):
         with pytest.raises(SandboxError, match="apt-get install nodejs"):
             judged("console.log(1)", payload)
+
+
+def test_a_recipe_with_such_tasks_is_told_so_before_anything_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "tasks.jsonl"
+    file.write_text(json.dumps({"prompt": "", "payload": {**CALLS, "language": "javascript"}}), "utf-8")
+    monkeypatch.setattr(JavaScript, "program_name", "no-such-node")
+
+    def problems(path: Path, backend: str = "bubblewrap") -> tuple[str, ...]:
+        section = {"tasks_file": str(path)}
+        recipe = Recipe.model_validate({"environments": {"code": section}, "sandbox": {"backend": backend}})
+        return tuple(problem for problem in check(recipe) if "javascript" in problem)
+
+    (problem,) = problems(file)
+    assert problem.startswith(f"environments.code: {file} has tasks in javascript, and node is not on the sandbox's PATH")
+    assert problems(file, "docker") == ()  # whose images have programs of their own
+    file.write_text(json.dumps({"prompt": "", "payload": CALLS}), "utf-8")
+    assert problems(file) == ()
