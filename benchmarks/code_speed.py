@@ -25,8 +25,8 @@ from flywheel.config import SandboxConfig
 from flywheel.contracts import TaskGenerator, draw_params
 from flywheel.envs.code.families import FAMILIES
 from flywheel.sandbox import WarmPool, bubblewrap
+from flywheel.sandbox.bootstrap import ARGUMENTS
 from flywheel.sandbox.judging import run_asserts, run_calls, run_io
-from flywheel.sandbox.worker import ARGUMENTS
 
 PROGRAM = "print(int(input()) * 2)\n"
 FUNCTION = "def f(xs):\n    return sorted(xs)\n"

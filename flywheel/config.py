@@ -157,11 +157,22 @@ class TasksConfig(Section):
 class SandboxConfig(Section):
     """``[sandbox]``: where model text runs."""
 
-    backend: str = Field("bubblewrap", description='"bubblewrap", or "unsafe" (no isolation; for machines that offer none).')
+    backend: str = Field(
+        "bubblewrap", description="bubblewrap, docker, a plug-in, or unsafe (no isolation at all; for machines that offer none)."
+    )
+    image: str = Field("flywheel-sandbox-python", description="What a docker sandbox is made from; see docker/README.md.")
+    runtime: str | None = Field(None, description='The docker daemon\'s runtime, "runsc" for gVisor; its default where absent.')
     workers: int = Field(2, ge=1, description="Warm workers.")
     memory_mb: int = Field(512, ge=64)
+    disk_mb: int = Field(64, ge=1, description="Size of a sandbox's one writable folder, which lies in memory.")
     cpu_s: float = Field(10.0, gt=0)
     wall_s: float = Field(30.0, gt=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SandboxConfig:
+        if self.runtime is not None and self.backend in ("bubblewrap", "unsafe"):
+            raise ValueError(f"sandbox.runtime is {self.runtime!r}, which is the docker backend's, and sandbox.backend is {self.backend!r}")
+        return self
 
 
 class StoreConfig(Section):

@@ -6,23 +6,23 @@ Nothing heavy is imported (no torch, no vLLM), nothing is downloaded, and nothin
 from __future__ import annotations
 
 import os
-import platform
 import re
 import shutil
-import subprocess
+import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from flywheel.config import Recipe
+from flywheel import sandbox
+from flywheel.config import Recipe, SandboxConfig
+from flywheel.errors import ConfigError
 from flywheel.monitor.wandb_key import has_wandb_key
 from flywheel.recipe_names import check_names
-from flywheel.registry import closest
+from flywheel.sandbox.backends import find_backend
 from flywheel.tasks.source import environment_class
 
 MIN_FREE_BYTES = 2**30
-_PROBE_TIMEOUT_S = 20.0
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 _DEVICES = Path("/dev")
 
@@ -38,7 +38,7 @@ def check(recipe: Recipe, run_dir: Path | None = None) -> list[str]:
     problems = [
         *named.problems,
         *(_environment_problems(recipe) if not named.problems else ()),
-        *_sandbox_problems(recipe.sandbox.backend, named.uses_sandbox),
+        *_sandbox_problems(recipe.sandbox, named.uses_sandbox),
         *_engine_problems(recipe),
         *_gpu_problems(recipe),
         *_model_problems(recipe.policy.model),
@@ -67,40 +67,15 @@ def num_gpus() -> int | None:
     return None if (_DEVICES / "dxg").exists() or shutil.which("nvidia-smi") else 0
 
 
-def _sandbox_problems(backend: str, is_used: bool) -> Iterator[str]:
-    backends = ("bubblewrap", "unsafe")
-    if backend not in backends:
-        yield f"sandbox.backend: unknown backend {backend!r}: {closest(backend, list(backends))}"
-        return
-    if backend == "unsafe" or not is_used:
-        return
-    if platform.system() != "Linux":
-        yield f"sandbox.backend is 'bubblewrap', which needs Linux, and this is {platform.system()}; run in a Linux container or machine"
-    elif (program := shutil.which("bwrap")) is None:
-        yield "bubblewrap is not installed (no 'bwrap' on PATH), and model-written code runs in it: apt-get install bubblewrap"
-    elif refusal := _bubblewrap_refusal(program):
-        yield (
-            f"bubblewrap is installed, but this machine does not let it make namespaces ({refusal}). "
-            "In a container: start it with --cap-add SYS_ADMIN --security-opt seccomp=unconfined. "
-            "On a host: sysctl kernel.unprivileged_userns_clone=1, or kernel.apparmor_restrict_unprivileged_userns=0 on Ubuntu"
-        )
-
-
-def _bubblewrap_refusal(program: str) -> str:
-    """Return what bubblewrap says where it can't make the namespaces of a sandbox, or nothing."""
-    # As root the sandboxes use no user namespace: what is tried here is what they will do.
-    user = [] if os.getuid() == 0 else ["--unshare-user"]
-    line = [program, *user, "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-net", "--ro-bind", "/", "/", "true"]
+def _sandbox_problems(config: SandboxConfig, is_used: bool) -> list[str]:
+    if not is_used and config.backend in sandbox.TABLE:
+        return []
     try:
-        done = subprocess.run(line, capture_output=True, timeout=_PROBE_TIMEOUT_S, stdin=subprocess.DEVNULL, check=False)
-    except subprocess.TimeoutExpired:
-        return f"it did not answer in {_PROBE_TIMEOUT_S:g} s"
-    except OSError as error:
-        return f"it can't be run: {error.strerror}"
-    if done.returncode == 0:
-        return ""
-    said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-    return said[-1][:300] if said else f"exit status {done.returncode}"
+        with warnings.catch_warnings():  # the run itself warns
+            warnings.simplefilter("ignore")
+            return find_backend(config).problems()
+    except ConfigError as error:
+        return [f"sandbox.backend: {problem}" for problem in error.problems]
 
 
 def _engine_problems(recipe: Recipe) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Finds environments, verifiers and engines by name, without importing what is not asked for.
+"""Finds environments, verifiers, engines and sandbox backends by name, without importing what is not asked for.
 
 A name is looked up in the folder's own literal table (`flywheel.envs.TABLE`, …), then among installed entry points (group
 ``flywheel.envs`` and so on), and may be a raw ``module:attribute``.
@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from flywheel.errors import ConfigError
 
-Kind = Literal["envs", "verifiers", "inference"]
-_WHAT = {"envs": "environment", "verifiers": "verifier", "inference": "engine"}
+Kind = Literal["envs", "verifiers", "inference", "sandbox"]
+_WHAT = {"envs": "environment", "verifiers": "verifier", "inference": "engine", "sandbox": "backend"}
 
 
 def names(kind: Kind) -> dict[str, str]:

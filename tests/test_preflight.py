@@ -186,7 +186,7 @@ def test_bubblewrap_that_can_not_be_run(tmp_path: Path) -> None:
     program(tmp_path, "bwrap", "")
     (tmp_path / "bin/bwrap").write_bytes(b"\x7fELF broken")
     (problem,) = problems(SANDBOXED)
-    assert "it can't be run" in problem
+    assert "bubblewrap is installed, but broken" in problem
 
 
 def test_bubblewrap_that_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

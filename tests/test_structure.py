@@ -59,7 +59,7 @@ ONLY_IN = {
 MAX_LINES = 500
 # Run as a program or loaded by another library, hence never imported.
 NOT_IMPORTED = {"lean-dojo", "mypy", "ruff"}
-DISTRIBUTIONS = {"PIL": "pillow", "lean_dojo": "lean-dojo"}
+DISTRIBUTIONS = {"PIL": "pillow", "lean_dojo": "lean-dojo", "yaml": "pyyaml"}
 
 
 def sources(*folders: str) -> list[Path]:
@@ -175,7 +175,7 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     runs = {Requirement(line).name for line in project["dependencies"]}
     dev = {Requirement(line).name for line in project["optional-dependencies"]["dev"]} - NOT_IMPORTED
-    used = third_party(CODE) - {"vllm", "lean-dojo"}  # in extras of their own
+    used = third_party(CODE) - {"vllm", "lean-dojo", "docker"}  # in extras of their own
     assert not used - runs, f"imported and not in pyproject's dependencies: {sorted(used - runs)}"
     assert not runs - used, f"in pyproject's dependencies and imported nowhere: {sorted(runs - used)}"
     others = third_party(sources("tests", "benchmarks", "tools")) - {"vllm"}

@@ -10,10 +10,29 @@ import os
 import threading
 
 from flywheel.config import SandboxConfig
-from flywheel.sandbox.base import ExecResult, Job, Limits, Sandbox, Session
+from flywheel.sandbox.base import Backend, ExecResult, Job, Limits, Sandbox, Session
 from flywheel.sandbox.pool import WarmPool
 
-__all__ = ["ExecResult", "Job", "Limits", "Sandbox", "Session", "WarmPool", "close_shared", "configure", "current", "shared_pool"]
+__all__ = [
+    "TABLE",
+    "Backend",
+    "ExecResult",
+    "Job",
+    "Limits",
+    "Sandbox",
+    "Session",
+    "WarmPool",
+    "close_shared",
+    "configure",
+    "current",
+    "shared_pool",
+]
+
+TABLE = {
+    "bubblewrap": "flywheel.sandbox.bubblewrap:Bubblewrap",
+    "docker": "flywheel.sandbox.containers:Containers",
+    "unsafe": "flywheel.sandbox.unsafe:Unsafe",
+}
 
 _lock = threading.Lock()
 _config = SandboxConfig()

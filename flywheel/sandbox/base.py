@@ -1,14 +1,15 @@
-"""What a sandbox is, whichever backend makes it: limits, results, and the asynchronous `Session` protocol."""
+"""What a sandbox is, whichever backend makes it: limits, results, the asynchronous `Session`, and what a backend must do."""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from flywheel.errors import SandboxError
 
-LimitHit = Literal["cpu", "wall", "output", "memory", "disk"]
+LimitHit = Literal["cpu", "wall", "output", "memory", "disk", "files", "processes"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,9 +34,10 @@ class Limits:
 class ExecResult:
     """How one execution ended.
 
-    `exit_code` is negative for a signal, as in `subprocess`. `limit` is the limit that ended it, if one did. `frames` is what the
-    process wrote to its result channel (empty for a command). `stopped` says that it was ended because its companion had ended, and
-    `kills_grader` that it broke fresh workers, alone, twice.
+    `exit_code` is negative for a signal, as in `subprocess`. `limit` is the limit that ended it, if one did: one of ours, or for
+    a Python program one whose refusal it did not catch. `frames` is what the process wrote to its result channel (empty for a
+    command). `stopped` says that it was ended because its companion had ended, and `kills_grader` that it broke fresh workers,
+    alone, twice.
     """
 
     exit_code: int
@@ -103,7 +105,7 @@ class Session(Protocol):
 
 
 class Sandbox(Protocol):
-    """A backend: makes sessions."""
+    """Makes sessions."""
 
     name: str
 
@@ -112,5 +114,63 @@ class Sandbox(Protocol):
 
         Raises:
             SandboxError: no sandbox could be started; the message says what the machine lacks.
+        """
+        ...
+
+
+class Handle(Protocol):
+    """A running sandbox as its backend sees it."""
+
+    @property
+    def pid(self) -> int:
+        """The host's id of the sandbox's outermost process."""
+        ...
+
+    def resident_bytes(self) -> int:
+        """Return the memory that everything in it holds now, or 0 where something else limits the whole of it."""
+        ...
+
+    def said(self) -> str:
+        """Return the end of what it wrote to its log."""
+        ...
+
+    def end(self) -> None:
+        """End every process of it and take away what it leaves; returns when that is done, and may be called again."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Started:
+    """A sandbox whose first process is running the bootstrap of `flywheel.sandbox.worker`.
+
+    `control` is the host's end of that process's control socket (`SOCK_SEQPACKET`, descriptors may be passed); `home` is the private
+    folder's path inside, and `scratch` every folder that can be written. `isolated` says that the process is the first of its own
+    process namespace, so that it may kill everything else in there.
+    """
+
+    control: socket.socket
+    handle: Handle
+    home: str
+    scratch: tuple[str, ...]
+    isolated: bool = True
+
+
+class Backend(Protocol):
+    """What makes sandboxes of one kind: ``Backend(config)``, a `SandboxConfig`. Found as ``[sandbox] backend`` by `flywheel.registry`.
+
+    A plug-in passes ``python -m flywheel.sandbox.check BACKEND``.
+    """
+
+    name: str
+
+    def problems(self) -> list[str]:
+        """Return what this machine lacks, each with what to do; nothing is started and nothing less safe is taken instead."""
+        ...
+
+    def start(self) -> Started:
+        """Start a sandbox. It is called from, and may die with, a thread that outlives it.
+
+        Raises:
+            SandboxError: it can't be started.
         """
         ...

@@ -1,13 +1,14 @@
-"""The bubblewrap backend: how a sandbox's command line is put together.
+"""The bubblewrap backend: a sandbox's command line, and what a machine needs for it.
 
 Inside: no network, a read-only system and no host files beyond the system's programs and this Python, one size-limited writable
-folder, namespaces of its own, no capabilities, no new privileges, an empty environment, an ordinary user, seccomp. There is no
+folder, namespaces of its own, no capabilities, no new privileges, an empty environment, an ordinary user. There is no
 ``/proc``: nothing in a sandbox needs it, and many containers can't mount one.
 """
 
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -15,15 +16,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
+from flywheel.config import SandboxConfig
 from flywheel.errors import SandboxError
-from flywheel.sandbox import seccomp
+from flywheel.sandbox import bootstrap, seccomp
+from flywheel.sandbox.base import Started
 from flywheel.sandbox.launch import NOBODY
+from flywheel.sandbox.process import ProcessHandle, control_pair
 
 SYSTEM_FOLDERS = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/libx32", "/sbin")
 SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime")
 DEVICES = ("null", "zero", "full", "random", "urandom")
 HOME = "/tmp"
 PYTHON = "/python"
+PROBE_TIMEOUT_S = 20.0
 ENVIRONMENT = {
     "HOME": HOME,
     "LANG": "C.UTF-8",
@@ -66,8 +71,11 @@ def _system() -> list[str]:
     return arguments
 
 
-def command(argv: Sequence[str], *, disk_bytes: int, seccomp_fd: int | None, mounts: Sequence[str] = ()) -> list[str]:
-    """Return the whole command line, `launch.py` first, that runs `argv` in a sandbox; `mounts` are further arguments of bubblewrap's."""
+def command(argv: Sequence[str], *, disk_bytes: int, seccomp_fd: int | None = None, mounts: Sequence[str] = ()) -> list[str]:
+    """Return the whole command line, `launch.py` first, that runs `argv` in a sandbox; `mounts` are further arguments of bubblewrap's.
+
+    A zygote puts the filter on itself; what is none gets it as `seccomp_fd`.
+    """
     program = shutil.which("bwrap")
     if program is None:
         raise SandboxError("bubblewrap is not installed: install the package 'bubblewrap' (it provides 'bwrap')")
@@ -93,28 +101,97 @@ def command(argv: Sequence[str], *, disk_bytes: int, seccomp_fd: int | None, mou
     return [*arguments, "--", *argv]
 
 
-def start(
-    argv: Sequence[str], *, disk_bytes: int, log: IO[bytes], pass_fd: int | None = None, mounts: Sequence[str] = ()
-) -> subprocess.Popen[bytes]:
-    """Start `argv` in a sandbox with one extra descriptor, or with pipes on its standard input and output where none is given.
+def start_piped(argv: Sequence[str], *, disk_bytes: int, log: IO[bytes], mounts: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+    """Start `argv` in a sandbox with pipes on its standard input and output.
 
     The sandbox dies with the *thread* that calls this (the kernel's parent-death signal is a thread's): call it from one that stays.
     """
     program = seccomp.build("base")
-    fds = [] if pass_fd is None else [pass_fd]
-    ends = subprocess.PIPE if pass_fd is None else subprocess.DEVNULL
-    seccomp_fd = None
+    fds = []
     if program is not None:
-        seccomp_fd = os.memfd_create("seccomp")
-        os.write(seccomp_fd, program)
-        os.lseek(seccomp_fd, 0, os.SEEK_SET)
-        fds.append(seccomp_fd)
+        fds.append(os.memfd_create("seccomp"))
+        os.write(fds[0], program)
+        os.lseek(fds[0], 0, os.SEEK_SET)
+    pipe = subprocess.PIPE
     try:
-        env = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}  # the launcher's own
-        line = command(argv, disk_bytes=disk_bytes, seccomp_fd=seccomp_fd, mounts=mounts)
-        return subprocess.Popen(line, stdin=ends, stdout=ends, stderr=log, pass_fds=fds, env=env, cwd="/")
+        line = command(argv, disk_bytes=disk_bytes, seccomp_fd=fds[0] if fds else None, mounts=mounts)
+        return subprocess.Popen(line, stdin=pipe, stdout=pipe, stderr=log, pass_fds=fds, env=_launcher_environment(), cwd="/")
     except OSError as error:
         raise SandboxError(f"can't start bubblewrap: {error}") from error
     finally:
-        if seccomp_fd is not None:
-            os.close(seccomp_fd)
+        for fd in fds:
+            os.close(fd)
+
+
+class Bubblewrap:
+    """The backend. Its sandboxes die with the *thread* that started them (the kernel's parent-death signal is a thread's)."""
+
+    name = "bubblewrap"
+
+    def __init__(self, config: SandboxConfig) -> None:
+        self._disk_bytes = config.disk_mb * 2**20
+
+    def start(self) -> Started:
+        """Start a sandbox."""
+        ours, theirs = control_pair()
+        try:
+            argv = bootstrap.command(interpreter_inside(), theirs.fileno())
+            line = command(argv, disk_bytes=self._disk_bytes)
+            handle = ProcessHandle.start(line, env=_launcher_environment(), pass_fds=[theirs.fileno()])
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return Started(control=ours, handle=handle, home=HOME, scratch=(HOME,))
+
+    def problems(self) -> list[str]:
+        """Return what keeps bubblewrap from working here, told apart: no Linux, not installed, no namespaces."""
+        if platform.system() != "Linux":
+            return [
+                f"sandbox.backend is 'bubblewrap', which needs Linux, and this is {platform.system()}; "
+                "run in a Linux container or machine, or use sandbox.backend = 'docker'"
+            ]
+        if shutil.which("bwrap") is None:
+            return ["bubblewrap is not installed (no 'bwrap' on PATH), and model-written code runs in it: apt-get install bubblewrap"]
+        refusal = _refusal()
+        if not refusal:
+            return []
+        if refusal.startswith("can't run"):
+            return [f"bubblewrap is installed, but broken ({refusal}): apt-get install --reinstall bubblewrap"]
+        what = f"bubblewrap is installed, but this {_place()} does not let it make namespaces ({refusal}). "
+        if _place() == "container":
+            return [
+                f"{what}Start the container with --security-opt seccomp=unconfined --security-opt apparmor=unconfined (no capability "
+                "is needed by an ordinary user), or use sandbox.backend = 'docker' from outside the container"
+            ]
+        return [
+            f"{what}Allow them: sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000, and "
+            "kernel.apparmor_restrict_unprivileged_userns=0 on Ubuntu; or use sandbox.backend = 'docker'"
+        ]
+
+
+def _launcher_environment() -> dict[str, str]:
+    return {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+
+
+def _place() -> str:
+    """Return whether this is a container or a host."""
+    marks = (Path("/.dockerenv"), Path("/run/.containerenv"))
+    return "container" if any(mark.exists() for mark in marks) or "container" in os.environ else "machine"
+
+
+def _refusal() -> str:
+    """Return what is said where a sandbox like ours can't be made, or nothing."""
+    line = command(["/usr/bin/true"], disk_bytes=2**20)
+    quiet = subprocess.DEVNULL
+    try:
+        done = subprocess.run(line, capture_output=True, timeout=PROBE_TIMEOUT_S, stdin=quiet, env=_launcher_environment(), check=False)
+    except subprocess.TimeoutExpired:
+        return f"it did not answer in {PROBE_TIMEOUT_S:g} s"
+    except OSError as error:
+        return f"it can't be run: {error.strerror}"
+    if done.returncode == 0:
+        return ""
+    said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+    return said[-1][:300] if said else f"exit status {done.returncode}"

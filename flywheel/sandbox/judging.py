@@ -112,7 +112,15 @@ def stopped(result: ExecResult) -> TestResult:
     if result.kills_grader:
         return TestResult(kind="kills_grader", error="broke two fresh sandboxes")
     if result.limit is not None:
-        names = {"cpu": "CPU time", "wall": "time", "output": "output", "memory": "memory", "disk": "disk"}
+        names = {
+            "cpu": "CPU time",
+            "wall": "time",
+            "output": "output",
+            "memory": "memory",
+            "disk": "disk",
+            "files": "open files",
+            "processes": "processes",
+        }
         return TestResult(kind="limit", error=f"{names[result.limit]} limit")
     if result.exit_code in (-signal.SIGABRT, -signal.SIGTRAP) and b"out of memory" in result.stderr.lower().replace(
         b" oom ", b" out of memory "

@@ -23,11 +23,12 @@ def enter_user_namespace() -> None:
     if helper == 0:
         status = 1
         try:
-            os.read(ready_r, 1)
-            for name in ("uid_map", "gid_map"):
-                with open(f"/proc/{target}/{name}", "w") as file:
-                    file.write(f"0 0 1\n{NOBODY} {NOBODY} 1\n")
-            status = 0
+            os.close(ready_w)
+            if os.read(ready_r, 1):  # nothing where the namespace was refused
+                for name in ("uid_map", "gid_map"):
+                    with open(f"/proc/{target}/{name}", "w") as file:
+                        file.write(f"0 0 1\n{NOBODY} {NOBODY} 1\n")
+                status = 0
         finally:
             os._exit(status)
     libc = ctypes.CDLL(None, use_errno=True)
@@ -50,7 +51,10 @@ def main() -> None:
         pass
     if os.getuid() == 0:
         enter_user_namespace()
-    os.execv(sys.argv[1], sys.argv[1:])
+    try:
+        os.execv(sys.argv[1], sys.argv[1:])
+    except OSError as error:
+        sys.exit(f"can't run {sys.argv[1]}: {error.strerror}")
 
 
 if __name__ == "__main__":

@@ -74,9 +74,9 @@ class PipedProcess:
         self._home = unsafe.make_home() if self._bare else None
         try:
             if self._home is not None:
-                self._process = unsafe.start(line, home=self._home, log=self._log)
+                self._process = unsafe.start_piped(line, home=self._home, log=self._log)
             else:
-                self._process = bubblewrap.start(line, disk_bytes=disk_bytes, log=self._log, mounts=_mounts(program or argv[0], show))
+                self._process = bubblewrap.start_piped(line, disk_bytes=disk_bytes, log=self._log, mounts=_mounts(program or argv[0], show))
         except BaseException:
             self._log.close()
             raise

@@ -18,13 +18,12 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from flywheel.config import SandboxConfig
-from flywheel.errors import ConfigError, SandboxError
-from flywheel.sandbox import unsafe
+from flywheel.errors import SandboxError
+from flywheel.sandbox.backends import find_backend
 from flywheel.sandbox.base import ExecResult, Job, Limits, WorkerDiedError
 from flywheel.sandbox.inside.plain import pack
-from flywheel.sandbox.worker import Execution, Worker
+from flywheel.sandbox.worker import WATCH_S, Execution, Worker
 
-BACKENDS = ("bubblewrap", "unsafe")
 PROBE = Job(
     kind="calls",
     body={"nonce": "probe", "source": "def f(x):\n    return x + 1\n", "entry_point": "f", "calls": ["[[41], {}]"]},
@@ -47,11 +46,13 @@ def drive(executions: Sequence[Execution]) -> list[ExecResult]:
                     for fd, events in execution.interests().items():
                         poll.register(fd, events)
             left = min(e.deadline for e in executions if e.report is None) - time.monotonic()
-            for fd, events in poll.poll(max(0.0, left) * 1000):
+            for fd, events in poll.poll(1000 * max(0.0, min(left, WATCH_S))):
                 if owners[fd].report is None:
                     owners[fd].ready(fd, events)
             if left <= 0:
                 raise WorkerDiedError("a sandbox worker fell silent")
+            for execution in executions:
+                execution.watch()
             if executions[-1].report is not None:
                 for execution in executions[:-1]:
                     execution.kill()
@@ -84,10 +85,7 @@ class WarmPool:
 
     def __init__(self, config: SandboxConfig | None = None) -> None:
         self.config = config or SandboxConfig()
-        if self.config.backend not in BACKENDS:
-            raise ConfigError(f"sandbox.backend is {self.config.backend!r}, expected one of: {', '.join(BACKENDS)}")
-        if self.config.backend == "unsafe":
-            unsafe.warn()
+        self._backend = find_backend(self.config)
         self.capacity = max(2, self.config.workers)  # an assert test takes two
         self._idle: list[Worker] = []
         self._num_workers = 0
@@ -193,7 +191,7 @@ class WarmPool:
             raise SandboxError("the sandbox pool is closed") from error
 
     def _start_here(self) -> Worker:
-        worker = Worker.start(self.config.backend)
+        worker = Worker.start(self._backend)
         try:
             (result,) = drive([Execution(worker, PROBE)])
         except WorkerDiedError as error:

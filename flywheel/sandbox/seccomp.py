@@ -1,5 +1,7 @@
 """The seccomp filters of a sandbox, as classic BPF programs built in plain Python.
 
+The zygote puts the filter on itself before it forks anything, whichever backend started it.
+
 A deny list over the kernel's whole interface: what namespaces and missing capabilities don't cover (kernel keys, io_uring, tracing,
 shared-memory segments that outlive their process, new namespaces, sockets of families that no network namespace confines, such
 as ``AF_VSOCK`` and ``AF_ALG``). A denied call fails with ``EPERM``; a foreign architecture's calls kill the process.
@@ -102,6 +104,14 @@ DENIED: Mapping[str, tuple[int | None, int | None]] = {
     "set_mempolicy": (238, 237),
     "vmsplice": (278, 75),
 }
+# Denied as well to what the zygote forks, where the first argument is process 1: not every kernel protects that from its own namespace.
+SIGNALS: Mapping[str, tuple[int, int]] = {
+    "kill": (62, 129),
+    "tkill": (200, 130),
+    "tgkill": (234, 131),
+    "rt_sigqueueinfo": (129, 138),
+    "rt_tgsigqueueinfo": (297, 240),
+}
 # Denied as well to a judged process, which may start threads and nothing else; one that is no Python may become its program.
 DENIED_TO_PROGRAM: Mapping[str, tuple[int | None, int | None]] = {"fork": (57, None), "vfork": (58, None)}
 DENIED_TO_ONE: Mapping[str, tuple[int | None, int | None]] = {**DENIED_TO_PROGRAM, "execve": (59, 221), "execveat": (322, 281)}
@@ -109,7 +119,12 @@ CLONE = (56, 220)
 CLONE3 = (435, 435)
 SOCKET = (41, 198)
 PRLIMIT = (302, 261)
+# Which argument is the mode, and the bit that makes it a device: not every kernel asks for a capability.
+MAKE_NODE: Mapping[str, tuple[int | None, int | None, int]] = {"mknod": (133, None, 1), "mknodat": (259, 33, 2)}
+DEVICE_BIT = 0o020000
 ARCHES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
+Kind = Literal["base", "many", "one", "program"]
+KINDS: tuple[Kind, ...] = ("base", "many", "one", "program")
 
 
 def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
@@ -161,22 +176,22 @@ def _socket_rule() -> bytes:
     return rule.code
 
 
-def _own_process_rule() -> bytes:
-    """Allow setting no limits but one's own: the process named must be 0."""
+def _deny_where(argument: int, jump: int, value: int, *, holds: bool = True) -> bytes:
+    """Deny a call where a test of one argument holds, or where it does not."""
     rule = _Program()
-    rule.add(LOAD, _argument(0))
-    rule.add(JUMP_EQ, 0, 0, 1)
-    rule.add(RETURN, ALLOW)
-    rule.add(RETURN, EPERM)
+    rule.add(LOAD, _argument(argument))
+    rule.add(jump, value, 0, 1)
+    rule.add(RETURN, EPERM if holds else ALLOW)
+    rule.add(RETURN, ALLOW if holds else EPERM)
     return rule.code
 
 
-def build(kind: Literal["base", "one", "program"], machine: str | None = None) -> bytes | None:
+def build(kind: Kind, machine: str | None = None) -> bytes | None:
     """Return a filter's program, or None on an architecture that has no table here.
 
     Args:
-        kind: ``base`` is every process of a sandbox; ``one`` is added for a judged Python process: no new processes and
-            no programs; ``program`` for one that becomes another program: no new processes.
+        kind: ``base`` is every process of a sandbox; ``many`` is added for a command and what it starts, ``one`` for a judged Python
+            process (no new processes and no programs), ``program`` for one that becomes another program (no new processes).
         machine: As `platform.machine` names it; this machine by default.
     """
     arch = ARCHES.get(machine or platform.machine())
@@ -191,7 +206,7 @@ def build(kind: Literal["base", "one", "program"], machine: str | None = None) -
     if column == 0:  # the x32 interface has numbers of its own
         program.add(JUMP_GE, 0x40000000, 0, 1)
         program.add(RETURN, KILL)
-    table = {"base": DENIED, "one": DENIED_TO_ONE, "program": DENIED_TO_PROGRAM}[kind]
+    table = {"base": DENIED, "many": {}, "one": DENIED_TO_ONE, "program": DENIED_TO_PROGRAM}[kind]
     for numbers in table.values():
         number = numbers[column]
         if number is not None:
@@ -199,7 +214,14 @@ def build(kind: Literal["base", "one", "program"], machine: str | None = None) -
     program.deny(CLONE3[column], ENOSYS)  # its flags lie in memory that a filter can't read; libc falls back to clone
     if kind == "base":
         program.only_if(SOCKET[column], _socket_rule())
-        program.only_if(PRLIMIT[column], _own_process_rule())
-    program.only_if(CLONE[column], _clone_rule(threads_only=kind != "base"))
+        program.only_if(PRLIMIT[column], _deny_where(0, JUMP_EQ, 0, holds=False))  # nobody's limits but one's own
+        for x86_64, aarch64, mode in MAKE_NODE.values():
+            number = (x86_64, aarch64)[column]
+            if number is not None:
+                program.only_if(number, _deny_where(mode, JUMP_SET, DEVICE_BIT))
+    else:
+        for first in SIGNALS.values():
+            program.only_if(first[column], _deny_where(0, JUMP_EQ, 1))
+    program.only_if(CLONE[column], _clone_rule(threads_only=kind in ("one", "program")))
     program.add(RETURN, ALLOW)
     return program.code

@@ -1,22 +1,24 @@
 """`Session` on a worker of its own: files and commands, for environments and tools that are not one Python function.
 
-A session is a whole sandbox; nothing in it is shared with the warm pool. `reset` replaces it by a fresh one.
+A session is a whole sandbox; nothing in it is shared with the warm pool. `reset` replaces it by a fresh one. `WorkerSandbox` keeps
+some ready, so that neither waits for a sandbox to start.
 """
 
 from __future__ import annotations
 
 import asyncio
 import posixpath
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from flywheel.config import SandboxConfig
-from flywheel.errors import ConfigError, SandboxError
-from flywheel.sandbox import unsafe
-from flywheel.sandbox.base import ExecResult, Job, Limits, WorkerDiedError
+from flywheel.errors import SandboxError
+from flywheel.sandbox.backends import find_backend
+from flywheel.sandbox.base import Backend, ExecResult, Job, Limits, WorkerDiedError
 from flywheel.sandbox.bubblewrap import ENVIRONMENT
-from flywheel.sandbox.pool import BACKENDS, drive
+from flywheel.sandbox.pool import drive
 from flywheel.sandbox.worker import Execution, Worker
 
 T = TypeVar("T")
@@ -25,11 +27,12 @@ T = TypeVar("T")
 class WorkerSession:
     """A `Session`; made by `WorkerSandbox.create`. Calls of one session run one after another."""
 
-    def __init__(self, config: SandboxConfig) -> None:
-        self._config = config
+    def __init__(self, config: SandboxConfig, backend: Backend) -> None:
+        self._config, self._backend = config, backend
         # The sandbox dies with the thread that started it: one thread starts it, runs it and stays.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="flywheel-session")
         self._worker: Worker | None = None
+        self._closed = False
 
     @property
     def home(self) -> str:
@@ -60,15 +63,20 @@ class WorkerSession:
         body = {"argv": list(argv), "cwd": self.home, "env": {**ENVIRONMENT, **home, **(env or {})}}
         return await self._run("exec", body, stdin=stdin, limits=limits)
 
+    def start(self) -> Future[None]:
+        """Begin to start the sandbox; the future raises where it can't be."""
+        return self._thread.submit(self._restart)
+
     async def reset(self) -> None:
         """Return to a fresh sandbox."""
         await self._here(self._restart)
 
     async def close(self) -> None:
         """End the sandbox and everything in it."""
-        if self._worker is not None:
+        if not self._closed:
+            self._closed = True
             await self._here(self._stop)
-        self._thread.shutdown(wait=False)
+            self._thread.shutdown(wait=False)
 
     def _running(self) -> Worker:
         if self._worker is None:
@@ -77,7 +85,7 @@ class WorkerSession:
 
     def _restart(self) -> None:
         self._stop()
-        self._worker = Worker.start(self._config.backend)
+        self._worker = Worker.start(self._backend)
 
     def _stop(self) -> None:
         if self._worker is not None:
@@ -110,26 +118,42 @@ class WorkerSession:
 
 
 class WorkerSandbox:
-    """A `Sandbox` backend, by its name in a recipe.
+    """A `Sandbox` backend, by its name in a recipe. Close it where it keeps `num_ready` sessions started ahead.
 
     Raises:
         ConfigError: the backend is unknown.
     """
 
-    def __init__(self, config: SandboxConfig | None = None) -> None:
+    def __init__(self, config: SandboxConfig | None = None, *, num_ready: int = 0) -> None:
         self._config = config or SandboxConfig()
-        if self._config.backend not in BACKENDS:
-            raise ConfigError(f"sandbox.backend is {self._config.backend!r}, expected one of: {', '.join(BACKENDS)}")
-        if self._config.backend == "unsafe":
-            unsafe.warn()
-        self.name = self._config.backend
+        self._backend = find_backend(self._config)
+        self.name = self._backend.name
+        self._num_ready = num_ready
+        self._ready: deque[tuple[WorkerSession, Future[None]]] = deque()
+        self._fill()
+
+    def _fill(self) -> None:
+        while len(self._ready) < self._num_ready:
+            session = WorkerSession(self._config, self._backend)
+            self._ready.append((session, session.start()))
 
     async def create(self) -> WorkerSession:
         """Return a fresh session."""
-        session = WorkerSession(self._config)
+        if self._ready:
+            session, started = self._ready.popleft()
+            self._fill()
+        else:
+            session = WorkerSession(self._config, self._backend)
+            started = session.start()
         try:
-            await session.reset()
+            await asyncio.wrap_future(started)
         except BaseException:
             await session.close()
             raise
         return session
+
+    async def close(self) -> None:
+        """End the sessions that nobody has taken; those that were created are their users' to close."""
+        self._num_ready = 0
+        while self._ready:
+            await self._ready.popleft()[0].close()

@@ -6,102 +6,59 @@ import contextlib
 import json
 import os
 import select
-import shutil
 import signal
 import socket
-import subprocess
-import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import IO, Any
+from typing import Any, cast
 
 from flywheel.errors import SandboxError
-from flywheel.sandbox import bubblewrap, seccomp, unsafe
-from flywheel.sandbox.base import ExecResult, Job, LimitHit, WorkerDiedError
+from flywheel.sandbox import bootstrap, seccomp
+from flywheel.sandbox.base import Backend, ExecResult, Job, LimitHit, Started, WorkerDiedError
 from flywheel.sandbox.inside.plain import HEAD
+from flywheel.sandbox.inside.refusals import EXIT_STATUS
 from flywheel.sandbox.launch import NOBODY
 
-MODULES = ("plain", "channel", "answer", "served", "node", "runners", "zygote")
 START_TIMEOUT_S = 60.0
 REPORT_GRACE_S = 20.0  # a worker that says nothing for this long after a job's wall limit is dead
+WATCH_S = 0.1  # between looks at what a command's processes hold
 MAX_FRAMES_BYTES = 4 * 2**20  # decoded in the host's own memory
 KILL = b"kill"
-EXIT_MEMORY = 71
-ARGUMENTS = ("-P", "-s", "-S", "-B", "-X", "utf8", "-c")
-
-# The zygote's modules come in over the control socket, so that no file of the host's needs to be readable in there.
-BOOTSTRAP = """
-import json, socket, sys, types
-control = socket.socket(fileno=int(sys.argv[1]))
-size = int(control.recv(32)); data = b""
-while len(data) < size:
-    part = control.recv(65536)
-    if not part: sys.exit(1)
-    data += part
-first = json.loads(data)
-for name in ("flywheel", "flywheel.sandbox", "flywheel.sandbox.inside"):
-    sys.modules[name] = types.ModuleType(name); sys.modules[name].__path__ = []
-for name, source in first["modules"]:
-    full = "flywheel.sandbox.inside." + name
-    module = sys.modules[full] = types.ModuleType(full)
-    setattr(sys.modules["flywheel.sandbox.inside"], name, module)
-    exec(compile(source, name + ".py", "exec"), module.__dict__)
-del data
-module.main(control.detach(), first["setup"])
-"""
+REFUSED: dict[int, LimitHit] = {status: cast(LimitHit, limit) for limit, status in EXIT_STATUS.items()}
 
 
 class Worker:
     """A running sandbox. Use `start`; one execution at a time."""
 
-    def __init__(self, process: subprocess.Popen[bytes], control: socket.socket, log: IO[bytes], home: str, *, isolated: bool) -> None:
-        self.control, self.home = control, home
+    def __init__(self, started: Started) -> None:
+        self.control, self.home = started.control, started.home
         self.usable = True
-        self._process, self._log, self._isolated = process, log, isolated
+        self._started = started
 
     @classmethod
-    def start(cls, backend: str, *, disk_bytes: int = 64 * 2**20) -> Worker:
+    def start(cls, backend: Backend) -> Worker:
         """Start a sandbox and wait for its zygote; call it from a thread that outlives the worker.
 
         Raises:
             SandboxError: it did not start; the message holds what it said.
         """
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        log = tempfile.TemporaryFile(prefix="flywheel-sandbox-")  # noqa: SIM115 - lives as long as the worker
-        isolated = backend != "unsafe"
-        python = bubblewrap.interpreter_inside() if isolated else bubblewrap.interpreter()
-        argv = [python, *ARGUMENTS, BOOTSTRAP, str(theirs.fileno())]
-        home = bubblewrap.HOME if isolated else unsafe.make_home()
-        try:
-            if isolated:
-                process = bubblewrap.start(argv, disk_bytes=disk_bytes, pass_fd=theirs.fileno(), log=log)
-            else:
-                process = unsafe.start(argv, home=home, pass_fd=theirs.fileno(), log=log)
-        except BaseException:
-            ours.close()
-            log.close()
-            raise
-        finally:
-            theirs.close()
-        worker = cls(process, ours, log, home, isolated=isolated)
+        worker = cls(backend.start())
         try:
             worker._hand_over()
         except (OSError, TimeoutError) as error:
             said = worker.said()
             worker.close()
             raise SandboxError(
-                f"a {backend} sandbox did not start: {said or error}. Run the preflight check to see what it needs"
+                f"a {backend.name} sandbox did not start: {said or error}. Run the preflight check to see what it needs"
             ) from error
         return worker
 
     def _hand_over(self) -> None:
-        setup: dict[str, Any] = {"isolated": self._isolated, "user": NOBODY, "home": self.home}
-        filters = {kind: seccomp.build(kind) for kind in ("one", "program")} if self._isolated else {}
-        setup["filters"] = {kind: program.hex() for kind, program in filters.items() if program is not None}
-        folder = Path(__file__).with_name("inside")
-        modules = [(name, (folder / f"{name}.py").read_text(encoding="utf-8")) for name in MODULES]
-        data = json.dumps({"modules": modules, "setup": setup}).encode()
+        started = self._started
+        filters = {kind: program.hex() for kind in seccomp.KINDS if started.isolated and (program := seccomp.build(kind)) is not None}
+        data = bootstrap.first_message(
+            {"isolated": started.isolated, "user": NOBODY, "home": started.home, "scratch": started.scratch, "filters": filters}
+        )
         self.control.settimeout(START_TIMEOUT_S)
         self.control.send(str(len(data)).encode())
         for at in range(0, len(data), 32768):
@@ -111,26 +68,22 @@ class Worker:
 
     def said(self) -> str:
         """Return the end of what the sandbox wrote to its log."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=1.0)
-        self._log.seek(0)
-        return self._log.read()[-1500:].decode(errors="replace").strip()
+        return self._started.handle.said()
+
+    def resident_bytes(self) -> int:
+        """Return the memory that everything in the sandbox holds, or 0 where its backend limits that."""
+        return self._started.handle.resident_bytes()
 
     @property
     def pid(self) -> int:
         """The host's id of the sandbox's outermost process."""
-        return self._process.pid
+        return self._started.handle.pid
 
     def close(self) -> None:
         """End the sandbox and everything in it."""
         self.usable = False
         self.control.close()
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGKILL)
-        self._process.wait()
-        self._log.close()
-        if not self._isolated:
-            shutil.rmtree(self.home, ignore_errors=True)
+        self._started.handle.end()
 
 
 class Execution:
@@ -140,6 +93,7 @@ class Execution:
         self.worker, self.job = worker, job
         self.report: dict[str, Any] | None = None
         self.deadline = time.monotonic() + job.limits.wall_s + REPORT_GRACE_S
+        self._next_look = 0.0
         self._limit: LimitHit | None = None
         self._killed = False
         body = json.dumps({"kind": job.kind, **job.body}).encode()
@@ -247,6 +201,13 @@ class Execution:
             self.kill("output")
         return True
 
+    def watch(self) -> None:
+        """End a command whose processes hold more memory together than its limit; each one's own is limited by the kernel."""
+        if self.job.kind == "exec" and time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + WATCH_S
+            if self.worker.resident_bytes() > self.job.limits.memory_bytes:
+                self.kill("memory")
+
     def kill(self, limit: LimitHit | None = None) -> None:
         """Have the child killed; its report still comes."""
         if not self._killed and self.report is None:
@@ -270,8 +231,8 @@ class Execution:
             limit = "cpu"
         elif code == -signal.SIGXFSZ:
             limit = "disk"
-        elif code == EXIT_MEMORY and self.job.kind != "exec":
-            limit = "memory"
+        elif self.job.kind != "exec":
+            limit = limit or REFUSED.get(code)
         frames, stdout, stderr = (bytes(buffer) for buffer in self._buffers.values())
         if max(len(stdout), len(stderr)) >= self.job.limits.output_bytes:
             limit = "output"

@@ -19,7 +19,9 @@ import pytest
 from flywheel.config import SandboxConfig
 from flywheel.errors import ConfigError, SandboxError
 from flywheel.sandbox import ExecResult, Limits, WarmPool, bubblewrap
+from flywheel.sandbox.bubblewrap import Bubblewrap
 from flywheel.sandbox.judging import read_frames, run_asserts, run_calls, run_program
+from flywheel.sandbox.unsafe import Unsafe
 from flywheel.sandbox.worker import Worker
 
 SMALL = Limits(cpu_s=0.3, memory_bytes=128 * 2**20, output_bytes=10_000)
@@ -116,7 +118,7 @@ def test_a_worker_that_dies_is_replaced_and_its_job_runs_again(pool: WarmPool) -
     with pool._checkout(2) as workers:
         for worker in workers:
             os.kill(worker.pid, signal.SIGKILL)
-            worker._process.wait()
+            os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
     assert run(pool, "print(1)").stdout == b"1\n"
     assert run(pool, "print(2)").stdout == b"2\n"
 
@@ -247,14 +249,14 @@ def test_a_closed_pool_says_so() -> None:
 
 
 def test_an_unknown_backend_is_refused() -> None:
-    with pytest.raises(ConfigError, match="bubblewrap, unsafe"):
+    with pytest.raises(ConfigError, match="did you mean 'docker'"):
         WarmPool(SandboxConfig(backend="dokcer"))
 
 
 def test_a_missing_bubblewrap_is_nobodys_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(SandboxError, match="bubblewrap is not installed"):
-        Worker.start("bubblewrap")
+        Worker.start(Bubblewrap(SandboxConfig()))
 
 
 def test_the_unsafe_backend_warns_and_works() -> None:
@@ -271,3 +273,24 @@ def test_a_safe_pool_never_warns() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         WarmPool().close()
+
+
+def test_what_a_killed_unsafe_run_left_goes_at_the_next_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = "import time\nfrom flywheel.config import SandboxConfig\nfrom flywheel.sandbox.unsafe import Unsafe\n"
+    program += "started = Unsafe(SandboxConfig()).start()\nprint(started.home, flush=True)\ntime.sleep(60)"
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path), "PYTHONWARNINGS": "ignore"}
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, env=env) as holder:
+        assert holder.stdout is not None
+        left = Path(holder.stdout.readline().decode().strip())
+        holder.kill()
+    assert left.is_dir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mine = Unsafe(SandboxConfig()).start()
+        Unsafe(SandboxConfig())
+    assert not left.exists()
+    assert Path(mine.home).is_dir()
+    mine.control.close()
+    mine.handle.end()
+    assert not Path(mine.home).exists()

@@ -83,6 +83,26 @@ def test_what_can_not_be_written_or_read() -> None:
     in_session(work)
 
 
+def test_sessions_that_are_kept_ready_are_fresh_and_end_with_their_sandbox() -> None:
+    async def main() -> None:
+        backend = WorkerSandbox(num_ready=2)
+        sessions = [await backend.create() for _ in range(3)]
+        for session in sessions:
+            assert (await session.exec(["ls", "-A"])).stdout == b""
+            await session.put({"left": b"behind"})
+        spare = [session for session, _ in backend._ready]
+        assert len(spare) == 2
+        assert not set(sessions) & set(spare)
+        for session in (*sessions, *sessions):
+            await session.close()
+        await backend.close()
+        for session in spare:
+            with pytest.raises(SandboxError, match="closed"):
+                await session.get("left")
+
+    asyncio.run(main())
+
+
 def test_a_closed_session_says_so() -> None:
     async def main() -> None:
         session = await WorkerSandbox().create()

@@ -9,16 +9,18 @@ import types
 from collections.abc import Mapping
 from typing import Any
 
+from flywheel.sandbox.inside import refusals
+
 ANSWER = "<answer>"
 PRELUDE = "<prelude>"
 MAX_ERROR_CHARS = 1500
 
-_seen: set[str] = set()
+_limits: list[str] = []
 
 
-def ran_out_of_memory() -> bool:
-    """Whether an error that was described was a `MemoryError`."""
-    return "memory" in _seen
+def limit_seen() -> str | None:
+    """Return the limit that an error spoke of which was described, the first one."""
+    return _limits[0] if _limits else None
 
 
 def describe(error: BaseException) -> dict[str, str]:
@@ -30,8 +32,9 @@ def describe(error: BaseException) -> dict[str, str]:
         text = "".join(shown.format())
     except BaseException:  # noqa: BLE001 - a hostile exception may raise anything while it is shown
         text = "(an error that can't be shown)"
-    if issubclass(type(error), MemoryError):
-        _seen.add("memory")
+    limit = refusals.limit_of(error)
+    if limit is not None:
+        _limits.append(limit)
     return {"type": type(error).__name__[:100], "text": text[-MAX_ERROR_CHARS:]}
 
 

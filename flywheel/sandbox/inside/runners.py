@@ -14,13 +14,13 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from flywheel.sandbox.inside import plain
-from flywheel.sandbox.inside.answer import describe, flush, load, ran_out_of_memory
+from flywheel.sandbox.inside import plain, refusals
+from flywheel.sandbox.inside.answer import describe, flush, limit_seen, load
 from flywheel.sandbox.inside.channel import Sender, read_message, write_all
 from flywheel.sandbox.inside.node import run_node
 from flywheel.sandbox.inside.served import run_asserts, run_serve
 
-EXIT_EXCEPTION, EXIT_MEMORY = 1, 71
+EXIT_EXCEPTION = 1
 # fmt: off
 USUAL_IMPORTS = (
     "bisect", "collections", "copy", "dataclasses", "datetime", "decimal", "enum", "fractions", "functools", "heapq", "io", "itertools",
@@ -129,7 +129,8 @@ def run(body: dict[str, Any], channel: int, peer: int) -> int:
     """Do the job in this process and return its exit status."""
     random.seed(0)
     status = _run(body, channel, peer)
-    return EXIT_MEMORY if ran_out_of_memory() else status
+    limit = limit_seen()
+    return refusals.EXIT_STATUS[limit] if limit else status
 
 
 def _run(body: dict[str, Any], channel: int, peer: int) -> int:

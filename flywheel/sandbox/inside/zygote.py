@@ -23,9 +23,12 @@ from typing import Any
 from flywheel.sandbox.inside import channel, runners
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
+CAPABILITY_VERSION_3 = 0x20080522
 CHANNEL, PEER = 3, 4
 KILL = b"kill"
 SLICE_S = 0.1  # between looks at a running child
+BLIND_SLICE_S = 0.004  # the same, in a kernel (gVisor's) that can't wait for a child and for the host at once
+OWN_PROCESSES = 2  # the zygote and the relay
 IDLE_SHARE = 0.01  # a slice in which a child used less than this much of a CPU counts as idle
 LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -53,6 +56,14 @@ def cpu_seconds(pid: int) -> float:
         return 0.0
 
 
+def open_handle(pid: int) -> int | None:
+    """Return a descriptor that becomes readable when a process ends, or None where the kernel has none."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return None
+
+
 class Zygote:
     """The loop: one request, one child, one report."""
 
@@ -60,6 +71,7 @@ class Zygote:
         self.control = control
         self.isolated: bool = setup["isolated"]
         self.home: str = setup["home"]
+        self.scratch: list[str] = [folder for folder in setup["scratch"] if os.access(folder, os.W_OK)]
         self.child_filters = {kind: bytes.fromhex(text) for kind, text in setup["filters"].items()}
 
     def serve(self) -> None:
@@ -71,7 +83,10 @@ class Zygote:
                 self._child(request, fds)
             for fd in fds:
                 os.close(fd)
+            kills = oom_kills()
             report = self._supervise(pid, request)
+            if report["limit"] is None and oom_kills() > kills:
+                report["limit"] = "memory"
             report["clean"] = self._clean_up(pid, keep=request["keep_files"])
             self.control.send(json.dumps(report).encode())
 
@@ -132,33 +147,42 @@ class Zygote:
 
     def _supervise(self, pid: int, request: dict[str, Any]) -> dict[str, Any]:
         """Wait for the child, or for a limit, or for the host's word to kill it."""
-        started = last = time.monotonic()
-        cpu = idle = 0.0
-        handle = os.pidfd_open(pid)
+        started = last = marked = time.monotonic()
+        cpu = used = idle = 0.0
         poll = select.poll()
-        poll.register(handle, select.POLLIN)
         poll.register(self.control, select.POLLIN)
+        handle = open_handle(pid)
+        longest = SLICE_S
+        if handle is not None:
+            poll.register(handle, select.POLLIN)
         limit = None
         try:
             while limit is None:
-                wait = min(started + request["wall_s"] - last, max(0.005, (request["cpu_s"] - cpu) / 2), SLICE_S)
+                if handle is None:
+                    longest = min(BLIND_SLICE_S, 0.0005 + (last - started) / 8)
+                wait = min(started + request["wall_s"] - last, max(0.005, (request["cpu_s"] - cpu) / 2), longest)
                 ready = {fd for fd, _ in poll.poll(max(0.0, wait) * 1000)}
-                if handle in ready:
+                if handle in ready or (handle is None and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)):
                     break
-                before, last = last, time.monotonic()
-                used, cpu = cpu, cpu_seconds(pid)
-                if cpu - used < IDLE_SHARE * (last - before):  # a starved process still gets a little of every slice
-                    idle += last - before
+                last, cpu = time.monotonic(), cpu_seconds(pid)
+                if last - marked >= SLICE_S:
+                    if cpu - used < IDLE_SHARE * (last - marked):  # a starved process still gets a little of every slice
+                        idle += last - marked
+                    marked, used = last, cpu
                 if self.control.fileno() in ready:
                     if not self.control.recv(64):
+                        self._clean_up(pid, keep=False)  # a bare process's children do not end with it
                         os._exit(0)
                     limit = "host"
+                elif self.isolated and request["processes"] and count_processes() > request["num_processes"] + OWN_PROCESSES:
+                    limit = "processes"
                 elif cpu >= request["cpu_s"]:
                     limit = "cpu"
                 elif idle >= request["idle_s"] or last - started >= request["wall_s"]:
                     limit = "wall"
         finally:
-            os.close(handle)
+            if handle is not None:
+                os.close(handle)
         if limit is not None:
             os.kill(pid, signal.SIGKILL)
         _, status, usage = os.wait4(pid, 0)
@@ -185,23 +209,45 @@ class Zygote:
         if keep:
             return True
         try:
-            for entry in os.listdir(self.home):
-                path = os.path.join(self.home, entry)
-                if os.path.isdir(path) and not os.path.islink(path):
-                    shutil.rmtree(path)
-                else:
-                    os.unlink(path)
+            for folder in self.scratch:
+                self._empty(folder)
         except (OSError, RecursionError):
             return False
         return True
 
+    @staticmethod
+    def _empty(folder: str) -> None:
+        for entry in os.listdir(folder):
+            path = os.path.join(folder, entry)
+            if os.path.isdir(path) and not os.path.islink(path):
+                shutil.rmtree(path)
+            else:
+                os.unlink(path)
+
+
+def count_processes() -> int:
+    """Return how many processes this sandbox has, 0 where that can't be seen; the kernel's own limit is there then (gVisor has none)."""
+    return sum(name.isdigit() for name in os.listdir("/proc")) if os.path.isdir("/proc/self") else 0
+
+
+def oom_kills() -> int:
+    """Return how often the kernel has ended something in this control group for its memory, 0 where that can't be seen."""
+    for path in ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"):
+        try:
+            with open(path) as file:
+                return int(dict(line.split() for line in file)["oom_kill"])
+        except (OSError, KeyError, ValueError):
+            pass
+    return 0
+
 
 def drop_root(user: int) -> None:
-    """Become an ordinary user for good, where the sandbox was built by root."""
+    """Become an ordinary user for good, with no capability to inherit, where the sandbox was built by root."""
     if os.getuid() == 0:
         os.setgroups([])
         os.setresgid(user, user, user)
         os.setresuid(user, user, user)
+        LIBC.capset((ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)())
         LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
@@ -211,6 +257,9 @@ def main(control_fd: int, setup: dict[str, Any]) -> None:
         drop_root(setup["user"])
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
+    base = setup["filters"].pop("base", None)
+    if base:
+        install_filter(bytes.fromhex(base))
     LIBC.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     os.chdir(setup["home"])
     os.umask(0o077)

@@ -1,0 +1,98 @@
+"""A sandbox that is a process of this host: its control socket, its log, its end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from flywheel.errors import SandboxError
+
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+def family(pid: int) -> list[int]:
+    """Return a process and all its descendants that are alive."""
+    found, queue = [], [pid]
+    while queue:
+        found.append(queue.pop())
+        with contextlib.suppress(OSError):  # it has just ended
+            for thread in os.listdir(f"/proc/{found[-1]}/task"):
+                queue += map(int, Path(f"/proc/{found[-1]}/task/{thread}/children").read_text().split())
+    return found
+
+
+def _private_pages(pid: int) -> int:
+    try:
+        _, resident, shared, *_ = Path(f"/proc/{pid}/statm").read_text().split()
+    except OSError:
+        return 0
+    return int(resident) - int(shared)
+
+
+def control_pair() -> tuple[socket.socket, socket.socket]:
+    """Return the two ends of a new control socket."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+class ProcessHandle:
+    """A `Handle`; `after` runs once the process is gone."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: IO[bytes], after: Callable[[], None] = lambda: None) -> None:
+        self._process, self._log, self._after = process, log, after
+
+    @classmethod
+    def start(
+        cls,
+        line: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        pass_fds: Sequence[int],
+        cwd: str = "/",
+        after: Callable[[], None] = lambda: None,
+    ) -> ProcessHandle:
+        """Start a command with nothing of this process but `pass_fds`.
+
+        Raises:
+            SandboxError: it can't be run.
+        """
+        log = tempfile.TemporaryFile(prefix="flywheel-sandbox-")  # noqa: SIM115 - lives as long as the sandbox
+        try:
+            quiet = subprocess.DEVNULL
+            process = subprocess.Popen(line, stdin=quiet, stdout=quiet, stderr=log, pass_fds=pass_fds, env=env, cwd=cwd)
+        except OSError as error:
+            log.close()
+            raise SandboxError(f"can't start {os.path.basename(line[0])}: {error}") from error
+        return cls(process, log, after)
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    def resident_bytes(self) -> int:
+        """Return the private memory of it and all its descendants."""
+        return PAGE_BYTES * sum(_private_pages(pid) for pid in family(self.pid))
+
+    def said(self) -> str:
+        """Return the end of what it wrote to its log."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=1.0)
+        if self._log.closed:
+            return ""
+        self._log.seek(0)
+        return self._log.read()[-1500:].decode(errors="replace").strip()
+
+    def end(self) -> None:
+        """Kill it and wait for it."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+        self._log.close()
+        self._after()
