@@ -35,7 +35,7 @@ MAX_PIDS = 256
 TIMEOUT_S = 60
 FIRST_USER, NUM_USERS = 24_000, 40_000  # where user namespaces of 65536 users, such as a rootless daemon's, still have them
 MAX_LOG = 4000
-PREPARED = {"flywheel-sandbox-python": "sandbox-python", "flywheel-sandbox-node": "sandbox-node", "flywheel-lean": "lean"}
+PREPARED = {"flywheel-sandbox-python": "sandbox-python", "flywheel-sandbox-node": "sandbox-node"}
 
 
 class _Demultiplexer:
