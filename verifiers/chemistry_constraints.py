@@ -186,8 +186,11 @@ def _smiles(spec: Spec) -> Constraint:
     return Constraint(name="smiles", check=check, allows=_features(target) | (frozenset({"fragments", "charge"}) if salts else frozenset()))
 
 
+_CHARGED = Chem.MolFromSmarts("[!+0]")
+
+
 def _is_charged(mol: Chem.Mol) -> bool:
-    return any(atom.GetFormalCharge() for atom in mol.GetAtoms())
+    return bool(mol.HasSubstructMatch(_CHARGED))
 
 
 # Beside those of RDKit's own list (Salts.txt).
