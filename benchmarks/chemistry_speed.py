@@ -76,6 +76,7 @@ def likeness(mol: Chem.Mol) -> float:
     return float(DataStructs.TanimotoSimilarity(_REFERENCE, _ECFP4.GetFingerprint(mol)))
 
 
+RESTS = tuple(smiles for smiles in DRUGS if smiles.startswith("C"))
 RING, ESTER = Chem.MolFromSmarts("c1ccccc1"), pattern("ester")
 KINDS = (
     Kind("valid", {"kind": "valid"}, Chem.MolFromSmiles, True),
@@ -83,7 +84,7 @@ KINDS = (
     Kind("smiles", {"kind": "smiles", "value": DRUGS[0]}, on_molecule(Chem.MolToSmiles), True),
     Kind("substructure", {"kind": "substructure", "smarts": "c1ccccc1"}, on_molecule(lambda m: m.GetSubstructMatches(RING)), True),
     Kind("functional_group", {"kind": "functional_group", "name": "ester"}, on_molecule(lambda m: m.GetSubstructMatches(ESTER)), True),
-    Kind("completes", {"kind": "completes", "prefix": "CC"}, lambda rest: Chem.MolFromSmiles("CC" + rest), True),
+    Kind("completes", {"kind": "completes", "prefix": "CC"}, lambda rest: Chem.MolFromSmiles("CC" + rest), True, RESTS),
     Kind("property mw", {"kind": "property", "name": "mw", "max": 400}, on_molecule(rdMolDescriptors._CalcMolWt), True),
     Kind("property tpsa", {"kind": "property", "name": "tpsa", "max": 90}, on_molecule(rdMolDescriptors.CalcTPSA), True),
     Kind("property logp", {"kind": "property", "name": "logp", "max": 3}, on_molecule(rdMolDescriptors.CalcCrippenDescriptors)),
@@ -98,8 +99,7 @@ KINDS = (
 
 def cpu_of(pid: int) -> float:
     """Return the CPU seconds that a running process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
 def judged(verifier: ChemistryVerifier, pid: int, kind: Kind, count: int) -> tuple[float, float]:

@@ -90,6 +90,11 @@ class Bench:
         attempt = Trajectory(task_id=task.id, turns=(), stop_reason="terminated", answer=answer)
         return Question(number=number, verifier=verifier, task=task, attempt=attempt)
 
+    def reply(self, line: bytes | None, number: int) -> Reply:
+        """Return the reply to a line alone."""
+        read = self.read(line, number)
+        return read if isinstance(read, Reply) else self.answer([read])[0]
+
     def answer(self, questions: Sequence[Question]) -> list[Reply]:
         """Return the replies to questions to one and the same verifier."""
         pairs = [(question.task, question.attempt) for question in questions]

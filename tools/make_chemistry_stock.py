@@ -16,6 +16,8 @@ from pathlib import Path
 import molbloom
 from rdkit import Chem
 
+from flywheel.verifiers.chemistry_templates import canonical_smiles
+
 TARGET = Path(__file__).resolve().parent.parent / "verifiers" / "chemistry_stock.smi"
 
 
@@ -125,7 +127,7 @@ def in_stock(smiles: str) -> bool:
 
 def main() -> None:
     """Write the file."""
-    kept = {Chem.CanonSmiles(smiles) for smiles in (*BY_HAND, *combinations(), *filter(in_stock, OTHERS))}
+    kept = {canonical_smiles(smiles) for smiles in (*BY_HAND, *combinations(), *filter(in_stock, OTHERS))}
     ordered = sorted(kept, key=lambda smiles: (Chem.MolFromSmiles(smiles).GetNumHeavyAtoms(), smiles))
     TARGET.write_text("".join(f"{smiles}\n" for smiles in ordered), "ascii")
     print(f"{len(ordered)} building blocks in {TARGET}")

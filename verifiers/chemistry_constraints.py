@@ -21,7 +21,7 @@ from flywheel.verifiers.chemistry_plausible import broken_rule
 from flywheel.verifiers.chemistry_properties import find_property, synthetic_accessibility
 from flywheel.verifiers.chemistry_reaction import Reaction, Spellings, named_templates, product_of, route_problem
 from flywheel.verifiers.chemistry_stock import is_available
-from flywheel.verifiers.chemistry_templates import TEMPLATES
+from flywheel.verifiers.chemistry_templates import TEMPLATES, canonical_smiles
 
 Spec = Mapping[str, Any]
 EVERYTHING = frozenset(ALLOWANCES)
@@ -186,8 +186,11 @@ def _smiles(spec: Spec) -> Constraint:
     return Constraint(name="smiles", check=check, allows=_features(target) | (frozenset({"fragments", "charge"}) if salts else frozenset()))
 
 
+_CHARGED = Chem.MolFromSmarts("[!+0]")
+
+
 def _is_charged(mol: Chem.Mol) -> bool:
-    return any(atom.GetFormalCharge() for atom in mol.GetAtoms())
+    return bool(mol.HasSubstructMatch(_CHARGED))
 
 
 # Beside those of RDKit's own list (Salts.txt).
@@ -214,11 +217,11 @@ class _Standardizer:
         self._standardize = rdMolStandardize
         self._uncharger = rdMolStandardize.Uncharger()
         self._normalizer = rdMolStandardize.Normalizer()
-        options = rdMolStandardize.CleanupParameters()
+        options: Any = rdMolStandardize.CleanupParameters()
         options.tautomerRemoveSp3Stereo = options.tautomerRemoveBondStereo = False  # L-alanine is no tautomer of D-alanine
         self._tautomers = rdMolStandardize.TautomerEnumerator(options)
-        self._remover = SaltRemover.SaltRemover()
-        self._counter_ions = frozenset(Chem.CanonSmiles(smiles) for smiles in _COUNTER_IONS)
+        self._remover: Any = SaltRemover.SaltRemover()  # type: ignore[no-untyped-call]
+        self._counter_ions = frozenset(canonical_smiles(smiles) for smiles in _COUNTER_IONS)
 
     def uncharged(self, mol: Chem.Mol) -> Chem.Mol:
         return self._uncharger.uncharge(mol)
@@ -293,7 +296,8 @@ _ECFP4 = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
 
 def fingerprint(mol: Chem.Mol) -> DataStructs.ExplicitBitVect:
     """Return a molecule's ECFP4, folded to 2,048 bits."""
-    return _ECFP4.GetFingerprint(mol)
+    found: DataStructs.ExplicitBitVect = _ECFP4.GetFingerprint(mol)
+    return found
 
 
 def _similarity(spec: Spec) -> Constraint:

@@ -134,7 +134,7 @@ class Spellings(NamedTuple):
 
 def _skeleton(mol: Chem.Mol) -> str:
     """Return what the molecule shares with its isotopes, charges, mobile-hydrogen tautomers and stereoisomers."""
-    return str(Chem.MolToInchiKey(mol)).partition("-")[0]
+    return str(Chem.MolToInchiKey(mol)).partition("-")[0]  # type: ignore[no-untyped-call]
 
 
 def _atoms(mols: Iterable[Chem.Mol]) -> Counter[str]:

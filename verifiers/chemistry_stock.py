@@ -53,8 +53,9 @@ def _in_stock(smiles: str) -> bool:
     if mol.GetNumHeavyAtoms() > MAX_HEAVY_ATOMS or broken_rule(mol) is not None:
         return False
     # A catalogue lists a racemate by its enantiomers.
-    centres = Chem.FindMolChiralCenters(mol, includeUnassigned=True)
-    forms = EnumerateStereoisomers(mol) if [label for _, label in centres] == ["?"] else [mol]
+    centres = [info for info in Chem.FindPotentialStereo(mol) if info.type == Chem.StereoType.Atom_Tetrahedral]
+    is_racemic = [info.specified for info in centres] == [Chem.StereoSpecified.Unspecified]
+    forms = EnumerateStereoisomers(mol) if is_racemic else [mol]  # type: ignore[no-untyped-call]
     return any(_filter()(str(Chem.MolToSmiles(form))) for form in forms)
 
 

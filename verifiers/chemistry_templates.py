@@ -83,6 +83,11 @@ BY_NAME: dict[str, Template] = {template.name: template for template in TEMPLATE
 _LOSE_CONFIGURATION = frozenset({"bromide from alcohol", "chloride from alcohol", "mitsunobu reaction"})
 
 
+def canonical_smiles(smiles: str) -> str:
+    """Return RDKit's canonical spelling of a SMILES of our own."""
+    return str(Chem.MolToSmiles(Chem.MolFromSmiles(smiles)))
+
+
 @cache
 def reaction(name: str) -> Any:
     """Return a template's compiled reaction.

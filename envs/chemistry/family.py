@@ -147,12 +147,12 @@ def _canonical(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 @lru_cache(maxsize=4096)
 def _inchi(smiles: str) -> str:
-    return str(Chem.MolToInchi(Chem.MolFromSmiles(smiles)))
+    return str(Chem.MolToInchi(Chem.MolFromSmiles(smiles)))  # type: ignore[no-untyped-call]
 
 
 def inchikey_of(smiles: str) -> str:
     """Return the InChIKey of a SMILES of our own making."""
-    return str(Chem.InchiToInchiKey(_inchi(smiles)))
+    return str(Chem.InchiToInchiKey(_inchi(smiles)))  # type: ignore[no-untyped-call]
 
 
 @lru_cache(maxsize=4096)
@@ -162,7 +162,8 @@ def scaffold_of(smiles: str) -> str:
     So tautomers and stereoisomers share it. An acyclic molecule's is its own skeleton (InChIKey's first block).
     """
     # By way of the InChI: what shares a key is read as one molecule.
-    mol = Chem.RWMol(Chem.MolFromInchi(_inchi(smiles)) or Chem.MolFromSmiles(smiles))
+    read: Chem.Mol | None = Chem.MolFromInchi(_inchi(smiles))  # type: ignore[no-untyped-call]
+    mol = Chem.RWMol(read or Chem.MolFromSmiles(smiles))
     while ends := [atom.GetIdx() for atom in mol.GetAtoms() if atom.GetDegree() < 2]:
         for index in reversed(ends):
             mol.RemoveAtom(index)

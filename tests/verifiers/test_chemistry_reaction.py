@@ -12,7 +12,7 @@ from flywheel.verifiers.chemistry_formula import parse_formula
 from flywheel.verifiers.chemistry_groups import GROUPS
 from flywheel.verifiers.chemistry_judge import compile_task, judge
 from flywheel.verifiers.chemistry_stock import is_available, stock
-from flywheel.verifiers.chemistry_templates import BY_NAME, TEMPLATES, orders, outcomes, reaction
+from flywheel.verifiers.chemistry_templates import BY_NAME, TEMPLATES, canonical_smiles, orders, outcomes, reaction
 
 BENZYL_ACETAMIDE = "CC(=O)NCc1ccccc1"
 BIARYL = "c1ccc(-c2ccncc2)cc1"
@@ -22,7 +22,7 @@ ALANINE_AMIDE = "C[C@H](NC(C)=O)C(=O)OC"
 
 def findings(product: str, answer: str, **options: object) -> list[tuple[str, bool, str]]:
     task = compile_task({"constraints": [{"kind": "reaction", "product": product, **options}, {"kind": "plausible"}]})
-    return [tuple(finding) for finding in judge(task, answer)]
+    return [(finding.name, finding.passed, finding.detail) for finding in judge(task, answer)]
 
 
 @pytest.mark.parametrize("name", list(BY_NAME))
@@ -32,7 +32,7 @@ def test_a_template_makes_its_example(name: str) -> None:
     assert len(reactants) == template.num_reactants
     assert reaction(name).Validate(silent=True)[1] == 0, "RDKit finds an error in it"
     made = {smiles for order in orders(template, reactants) for products in outcomes(template, order) for smiles in products}
-    assert Chem.CanonSmiles(template.product) in made
+    assert canonical_smiles(template.product) in made
     for products in (products for order in orders(template, reactants) for products in outcomes(template, order)):
         before, after = Counter(parse_formula(template.supplied)[0] if template.supplied else {}), Counter[str]()
         for mol in reactants:
@@ -78,7 +78,7 @@ def test_a_template_leaves_alone_what_does_not_react(name: str) -> None:
 
 def test_configuration_is_kept_where_the_template_does_not_touch_it_and_lost_where_it_inverts() -> None:
     esters = outcomes(BY_NAME["amine acylation"], [Chem.MolFromSmiles("CC(=O)Cl"), Chem.MolFromSmiles("C[C@H](N)C(=O)OC")])
-    assert esters == [(Chem.CanonSmiles(ALANINE_AMIDE),)]
+    assert esters == [(canonical_smiles(ALANINE_AMIDE),)]
     assert outcomes(BY_NAME["bromide from alcohol"], [Chem.MolFromSmiles("C[C@H](O)c1ccccc1")]) == [("CC(Br)c1ccccc1",)]
 
 
