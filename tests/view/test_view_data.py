@@ -126,9 +126,10 @@ def test_an_exported_page_holds_no_markup_of_the_policy_and_runs_only_its_own(ru
     assert "unsafe-inline" not in page
 
 
-def test_a_run_that_goes_on_is_seen_growing(run_dir: Path, tmp_path: Path) -> None:
+def test_a_run_that_goes_on_is_seen_growing(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(run_dir, tmp_path / "run")
     journal = Journal(tmp_path / "run")
+    monkeypatch.setattr("flywheel.view.data._FRESH_S", -1.0)
     data = RunData(tmp_path / "run")
     before = data.overview()["num_groups"]
     journal.append_groups([make_group(777)], step=4)
