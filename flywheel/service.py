@@ -94,7 +94,7 @@ class ExperienceService:
             self._show(step, made)
         self._made[step] = made
         for ahead in range(step + 1, step + 1 + self._recipe.rollout.max_staleness):
-            if ahead <= self._recipe.run.steps and ahead not in self._making and self._journal.batch(ahead) is None:
+            if ahead <= self._recipe.run.steps and ahead not in self._making and not self._journal.has_batch(ahead):
                 self._begin(ahead)
         return made.batch
 
