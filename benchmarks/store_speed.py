@@ -1,9 +1,9 @@
 """How fast the experience store is, against the bare limit: SQLite and pyarrow writing the same bytes in the same pieces.
 
-    python benchmarks/store_speed.py [--trajectories 4000] [--million] [--view 100000] [--run RUN …]
+    python benchmarks/store_speed.py [--trajectories 4000] [--open 1000000] [--view 100000] [--run RUN …]
 
 On one core: journalling trajectories of 1,000 tokens a group at a time, each group synced to the disk; moving them to Parquet
-shards; reading them back. ``--million`` builds a store of a million short trajectories first (minutes) and opens it. ``--view N``
+shards; reading them back. ``--open N`` builds a store of N short trajectories first (minutes for a million) and opens it. ``--view N``
 asks what the window's page asks of a store of N attempts, in multiples of one scan of their index. ``--run`` prints the share of
 its steps' wall time that a finished run spent on journalling.
 """
@@ -202,15 +202,15 @@ def share(run: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trajectories", type=int, default=4000)
-    parser.add_argument("--million", action="store_true", help="open a store of a million trajectories, too")
+    parser.add_argument("--open", type=int, metavar="N", help="open a store of N trajectories, too")
     parser.add_argument("--view", type=int, metavar="N", help="ask the window's questions of a store of N attempts, too")
     parser.add_argument("--run", type=Path, nargs="*", default=[], help="finished runs whose journalling share is printed")
     args = parser.parse_args()
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     with tempfile.TemporaryDirectory() as name:
         journalling(Path(name), [make_group(i, 1000) for i in range(args.trajectories // GROUP)])
-        if args.million:
-            opening(Path(name), 1_000_000)
+        if args.open:
+            opening(Path(name), args.open)
         if args.view:
             window(Path(name), args.view)
     for run in args.run:

@@ -124,7 +124,7 @@ def test_what_can_not_be_computed_is_absent() -> None:
 
 def test_the_sample_table_takes_turns_through_the_groups() -> None:
     first = GROUPS[0].experiences[0]
-    table = sample_table(GROUPS, 6, {first.id: 0.25})
+    table = sample_table(GROUPS, 6, advantages={first.id: 0.25})
     assert table.columns == ("task", "text", "checks", "outcome", "reward", "advantage", "tokens", "group", "origin")
     assert table.rows[0][5:8] == (0.25, first.trajectory.num_completion_tokens, first.group_id)
     assert [row[3] for row in table.rows] == ["solved", "solved", "solved", "tampered", "failed", "infra_error"]
