@@ -1,10 +1,11 @@
 """How fast the experience store is, against the bare limit: SQLite and pyarrow writing the same bytes in the same pieces.
 
-    python benchmarks/store_speed.py [--trajectories 4000] [--million] [--run RUN …]
+    python benchmarks/store_speed.py [--trajectories 4000] [--open 1000000] [--view 100000] [--run RUN …]
 
 On one core: journalling trajectories of 1,000 tokens a group at a time, each group synced to the disk; moving them to Parquet
-shards; reading them back. ``--million`` builds a store of a million short trajectories first (minutes) and opens it. ``--run``
-prints the share of its steps' wall time that a finished run spent on journalling.
+shards; reading them back. ``--open N`` builds a store of N short trajectories first (minutes for a million) and opens it. ``--view N``
+asks what the window's page asks of a store of N attempts, in multiples of one scan of their index. ``--run`` prints the share of
+its steps' wall time that a finished run spent on journalling.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import sqlite3
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from flywheel.store.encoding import encode
 from flywheel.store.journal import Journal
 from flywheel.store.reader import Reader
 from flywheel.types import Check, Experience, Group, Task, ToolCall, Trajectory, Turn, Verdict, content_id
+from flywheel.view.data import Asked, RunData
 
 GROUP = 8
 
@@ -64,9 +66,15 @@ def make_group(number: int, num_tokens: int) -> Group:
 
 @contextmanager
 def timed(took: dict[str, float], name: str) -> Iterator[None]:
-    started = time.perf_counter()
+    """Measure wall time under `name`, and this process's CPU time under ``NAME cpu``: a busy machine stretches only the first."""
+    started, used = time.perf_counter(), time.process_time()
     yield
-    took[name] = time.perf_counter() - started
+    took[name], took[f"{name} cpu"] = time.perf_counter() - started, time.process_time() - used
+
+
+def rate(took: dict[str, float], name: str, count: int) -> str:
+    """Return how many a minute, by the clock and by CPU time."""
+    return f"{60 * count / took[name]:,.0f} a minute ({60 * count / took[f'{name} cpu']:,.0f} a minute of CPU time)"
 
 
 def journalling(folder: Path, groups: list[Group]) -> None:
@@ -94,7 +102,7 @@ def journalling(folder: Path, groups: list[Group]) -> None:
             bare.execute("COMMIT")
     num_bytes = sum(len(body) + len(arrays) for piece in pieces for _, body, arrays in piece)
     print(f"{count} trajectories of {groups[0].experiences[0].trajectory.num_completion_tokens} tokens, {num_bytes / count:.0f} bytes each")
-    print(f"journalled: {60 * count / took['journal']:,.0f} a minute, {took['journal'] / took['bare sqlite']:.2f} x bare SQLite's time")
+    print(f"journalled: {rate(took, 'journal', count)}, {took['journal'] / took['bare sqlite']:.2f} x bare SQLite's time")
     with timed(took, "compact"):
         journal.compact(up_to_step=len(groups))
     (shard,) = (folder / "run" / "store").glob("experience-*.parquet")
@@ -104,7 +112,7 @@ def journalling(folder: Path, groups: list[Group]) -> None:
         with (folder / "bare.parquet").open("rb") as file:
             os.fsync(file.fileno())
     print(
-        f"compacted: {60 * count / took['compact']:,.0f} a minute, {took['compact'] / took['bare pyarrow']:.2f} x bare pyarrow's time, "
+        f"compacted: {rate(took, 'compact', count)}, {took['compact'] / took['bare pyarrow']:.2f} x bare pyarrow's time, "
         f"{shard.stat().st_size / num_bytes:.2f} of the bytes"
     )
     sample = random.Random(0).sample([e.id for group in groups for e in group.experiences], 100)
@@ -137,6 +145,51 @@ def opening(folder: Path, count: int) -> None:
     )
 
 
+def best_of(times: int, work: Callable[[], object]) -> float:
+    """Return the shortest time of a few, in milliseconds."""
+    took: dict[str, float] = {}
+    found = []
+    for _ in range(times):
+        with timed(took, "work"):
+            work()
+        found.append(1000 * took["work"])
+    return min(found)
+
+
+def window(folder: Path, count: int) -> None:
+    """Ask what the window asks."""
+    took: dict[str, float] = {}
+    per_step = 50
+    journal = Journal(folder / "window")
+    steps = count // (GROUP * per_step)
+    for step in range(steps):
+        journal.append_groups([make_group(step * per_step + at, 40) for at in range(per_step)], step=step)
+    journal.compact(up_to_step=steps)
+    journal.close()
+    data = RunData(folder / "window")
+    with timed(took, "index"):
+        while data.index.update():
+            pass
+    print(f"window: {steps * per_step * GROUP:,} attempts indexed for the search in {took['index']:.0f} s, while a page can be up")
+    scan = best_of(5, lambda: data.reader.query("SELECT count(*) FROM experiences WHERE outcome = 'solved'"))
+    group = make_group(1234, 40)
+    questions: dict[str, Callable[[], object]] = {
+        "overview, the first time": data.overview,
+        "first page of groups": lambda: data.groups(Asked(filters={})),
+        "a late page": lambda: data.groups(Asked(filters={}, page=200)),
+        "filtered by step": lambda: data.groups(Asked(filters={"step": "17"})),
+        "filtered by outcome and family": lambda: data.groups(Asked(filters={"outcome": "solved", "family": "bench"})),
+        "search, rare words": lambda: data.groups(Asked(filters={}, words=group.task.id)),
+        "search, a word that all have": lambda: data.groups(Asked(filters={}, words="passed")),
+        "a group": lambda: data.group(group.id),
+        "an attempt": lambda: data.attempt(group.experiences[0].id),
+    }
+    for what, question in questions.items():
+        shortest = best_of(1 if "first time" in what else 3, question)
+        print(f"  {what:<32}{shortest:8.1f} ms   {shortest / scan:6.1f} x a scan of the index")
+    data.close()
+
+
 def share(run: Path) -> None:
     """Print what journalling cost a run."""
     steps = [found for found in read_metrics(run).values() if "time/journal_s" in found]
@@ -149,14 +202,17 @@ def share(run: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trajectories", type=int, default=4000)
-    parser.add_argument("--million", action="store_true", help="open a store of a million trajectories, too")
+    parser.add_argument("--open", type=int, metavar="N", help="open a store of N trajectories, too")
+    parser.add_argument("--view", type=int, metavar="N", help="ask the window's questions of a store of N attempts, too")
     parser.add_argument("--run", type=Path, nargs="*", default=[], help="finished runs whose journalling share is printed")
     args = parser.parse_args()
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     with tempfile.TemporaryDirectory() as name:
         journalling(Path(name), [make_group(i, 1000) for i in range(args.trajectories // GROUP)])
-        if args.million:
-            opening(Path(name), 1_000_000)
+        if args.open:
+            opening(Path(name), args.open)
+        if args.view:
+            window(Path(name), args.view)
     for run in args.run:
         share(run)
 

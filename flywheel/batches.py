@@ -24,7 +24,7 @@ from flywheel.types import Batch, Group, derive_seed
 class MadeBatch:
     """A step's batch, the groups behind it and what they took: None where they came from the journal.
 
-    `journal_s` is the time spent writing, most of it beside rollouts that went on.
+    `journal_s` is what the step waited for its records: most are written while rollouts go on.
     """
 
     batch: Batch
@@ -47,7 +47,7 @@ class GroupLedger:
         self._step = step
         self._waiting: list[Group] = []
         self._writing = asyncio.Lock()
-        self.journal_s = 0.0
+        self.last_finished = time.monotonic()
 
     def known(self, group_id: str) -> Group | None:
         """Return a group that was journalled before."""
@@ -55,15 +55,14 @@ class GroupLedger:
 
     async def write(self, group: Group) -> None:
         """Journal a group; a group that broke as a whole waits for its batch, so that a resume tries it again."""
+        self.last_finished = time.monotonic()
         if not counted(group):
             return
         self._waiting.append(group)
         async with self._writing:
             groups, self._waiting = self._waiting, []
             if groups:
-                started = time.monotonic()
                 await asyncio.to_thread(self._journal.append_groups, groups, step=self._step)
-                self.journal_s += time.monotonic() - started
 
 
 class BatchMaker:
@@ -101,13 +100,12 @@ class BatchMaker:
             raise InfraError(f"step {step}: every one of {sum(len(g.experiences) for g in groups)} attempts broke; the first: {evidence}")
         shuffle_seed = derive_seed(self._recipe.run.seed, "shuffle", step) if trainer.shuffle_advantages else None
         routed = route(groups, scale=trainer.scale_rewards, shuffle_seed=shuffle_seed)
-        started = time.monotonic()
         batch = await asyncio.to_thread(self._journalled, groups, Batch.create(step, routed.rows), routed.routes)
         return MadeBatch(
             batch=batch,
             groups=groups,
             rollout_s=rollout_s,
-            journal_s=ledger.journal_s + time.monotonic() - started,
+            journal_s=time.monotonic() - ledger.last_finished,
             num_retried=max(0, self._collector.traffic.retried - retried),
         )
 

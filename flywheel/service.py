@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from flywheel.background import BackgroundLoop
@@ -81,18 +81,20 @@ class ExperienceService:
         """Return the batch of a step: as recorded where the journal has it, else from fresh rollouts."""
         self._evaluate_if_due(step - 1)
         self._clock.begin_step(self._engine.busy_s)
-        if (recorded := self._journal.batch(step)) is not None:
+        # Rollouts that run ahead may have journalled this batch already; only an earlier attempt's is replayed.
+        if step not in self._making and (recorded := self._journal.batch(step)) is not None:
             self._progress.line(f"step {step}: training on the batch that the journal holds")
             made = MadeBatch(batch=recorded, groups=self._journal.groups(step))
         else:
             self._progress.stage("rollout")
             self._begin(step)
             with self._clock.waiting():
-                made = self._background.wait(self._making.pop(step))
-            self._show(step, made.groups)
+                made = self._background.wait(self._making[step])
+            del self._making[step]
+            self._show(step, made)
         self._made[step] = made
         for ahead in range(step + 1, step + 1 + self._recipe.rollout.max_staleness):
-            if ahead <= self._recipe.run.steps and self._journal.batch(ahead) is None:
+            if ahead <= self._recipe.run.steps and ahead not in self._making and not self._journal.has_batch(ahead):
                 self._begin(ahead)
         return made.batch
 
@@ -195,10 +197,11 @@ class ExperienceService:
         if step == 0 or (every and step % every == 0):
             self.evaluate(step)
 
-    def _show(self, step: int, groups: Sequence[Group]) -> None:
+    def _show(self, step: int, made: MadeBatch) -> None:
         if step == 1 or step % self._recipe.monitor.table_every == 0:
-            self._show_samples(step, "samples", groups)
-        attempts = [e for group in groups for e in group.experiences]
+            advantages = {row.experience_id: row.advantage for row in made.batch.rows if row.kind == "grpo"}
+            self._show_samples(step, "samples", made.groups, advantages)
+        attempts = [e for group in made.groups for e in group.experiences]
         self._probe_prompts = [e.trajectory.turns[0].prompt_ids for e in attempts if e.trajectory.turns][:: self._recipe.rollout.group_size]
 
     def _settle(self, step: int, *, min_bytes: int) -> None:
@@ -220,10 +223,10 @@ class ExperienceService:
     def _knobs(self) -> dict[tuple[str, str], dict[str, Knob]]:
         return {(f.env, f.generator.family): dict(f.generator.knobs) for f in self._source.families}
 
-    def _show_samples(self, step: int, name: str, groups: Sequence[Group]) -> None:
+    def _show_samples(self, step: int, name: str, groups: Sequence[Group], advantages: Mapping[str, float] | None = None) -> None:
         num_rows = self._recipe.monitor.table_rows
         pictures = self._background.call(draw_pictures(self._stage, shown(groups, num_rows)))
-        table = sample_table(groups, num_rows, pictures)
+        table = sample_table(groups, num_rows, pictures, advantages)
         self._monitor.table(step, name, table.columns, table.rows)
 
     def _show_traffic(self) -> None:

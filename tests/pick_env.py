@@ -11,6 +11,7 @@ import os
 import random
 import time
 from pathlib import Path
+from typing import ClassVar
 
 from flywheel.monitor.jsonl import read_metrics
 from flywheel.tool_env import ToolEnv
@@ -23,7 +24,7 @@ class Pick(ToolEnv):
     """Pick a letter."""
 
     name = "pick"
-    solved_threshold = 1.0
+    solved_threshold: ClassVar[float | None] = 1.0
 
     def draw(self, seed: int) -> Task:
         rng = random.Random(seed)

@@ -57,13 +57,13 @@ def test_no_fault_is_scored_as_a_failure(home: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_learning_curve_is_that_of_a_run_without_faults(home: Path, tmp_path: Path) -> None:
-    steps = 40
+    steps = 20
     more = ("--run.steps", str(steps), "--evaluation.tasks_per_environment", "20", "--trainer.learning_rate", "3e-3")
     last = {}
     for name, faults in (("sound", None), ("faulty", tmp_path / "faults")):
         found = read_metrics(trained(home, tmp_path / name, *more, faults=faults))
-        first = fmean(found[step]["reward/mean"] for step in range(1, 6))
-        last[name] = fmean(found[step]["reward/mean"] for step in range(steps - 9, steps + 1))
+        first = fmean(found[step]["reward/mean"] for step in range(1, 4))
+        last[name] = fmean(found[step]["reward/mean"] for step in range(steps - 7, steps + 1))
         assert last[name] > first + 0.2, (name, first, last[name])
-    # 320 attempts a mean: two standard deviations are 0.08 for both together, and the seeds of retried attempts differ.
+    # 256 attempts a mean: two standard deviations are 0.08 for both together, and the seeds of retried attempts differ.
     assert abs(last["faulty"] - last["sound"]) < 0.15, last

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,6 +43,16 @@ def test_the_readmes_environment_trains(folder: Path, tmp_path: Path) -> None:
     assert list(metrics) == [0, 1, 2]
     assert all(metrics[step]["outcomes/infra_error"] == 0 for step in (1, 2))
     assert "heldout/sums" in metrics[2]
+
+
+def test_the_readmes_questions_to_the_store_have_answers(whole: tuple[Path, str]) -> None:
+    text = (
+        block("python", "from pathlib import Path").replace("runs/quickstart", str(whole[0])).replace("step(store, 12)", "step(store, 2)")
+    )
+    found: dict[str, Any] = {}
+    exec(text, found)
+    assert found["made"].step == 2
+    assert found["row"].experience_id in [fate.attempt.id for fate in found["fate"].attempts]
 
 
 def test_the_short_command_finds_the_readers_module_too(folder: Path, tmp_path: Path) -> None:

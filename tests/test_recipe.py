@@ -71,3 +71,11 @@ def test_bad_override_words_are_config_errors(tmp_path: Path, words: list[str]) 
 def test_a_resolved_recipe_reads_back_as_itself(tmp_path: Path, name: str) -> None:
     recipe = load_recipe(name, ["--run.name", 'odd "name"\n', "--environments.code.kwargs", '{ "a b" = [1, "x"] }'])
     assert load_recipe(write(tmp_path, "r.toml", to_toml(recipe))) == recipe
+
+
+def test_a_deterministic_run_can_not_run_ahead(tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text("[run]\ndeterministic = true\n[environments.code]\n")
+    with pytest.raises(ConfigError, match=r"set rollout\.max_staleness = 0"):
+        load_recipe(str(path))
+    assert load_recipe(str(path), ["--rollout.max_staleness", "0"]).run.deterministic

@@ -41,7 +41,7 @@ FIGURES: Mapping[str, str] = {
     "tokens_per_s/rollout": "tokens/rollout per second of time/rollout_s",
     "tokens_per_s/train": "tokens/train per second of time/train_s",
     "time/rollout_s": "wall time of the step's rollouts, verdicts included",
-    "time/journal_s": "time spent writing the step's records, most of it while rollouts go on",
+    "time/journal_s": "time from the last attempt's verdict until the step's records are on the disk; most are written before",
     "time/verify_s": "time inside verifiers, summed over attempts that may have been judged at once",
     "time/train_s": "wall time of the optimiser step",
     "time/sync_s": "wall time until the engine served the new weights",
@@ -196,7 +196,7 @@ def time_figures(groups: Sequence[Group], timings: Timings) -> dict[str, float]:
     measured = {
         "tokens/rollout": sampled,
         "tokens/train": timings.num_train_tokens,
-        "time/journal_s": "time spent writing the step's records, most of it while rollouts go on",
+        "time/journal_s": "time from the last attempt's verdict until the step's records are on the disk; most are written before",
         "time/verify_s": sum(e.verdict.duration_s for e in attempts),
         **{f"time/{f.name}": getattr(timings, f.name) for f in dataclasses.fields(timings) if f.name.endswith("_s")},
         "tokens_per_s/rollout": _rate(sampled, timings.rollout_s),

@@ -1,4 +1,4 @@
-"""The pictures of a run: held-out pass rates before and after, and the solved rate over steps. Files only, no display."""
+"""The pictures of a run: held-out pass rates before and after, solved rates over steps, and by difficulty level. Files only."""
 
 from __future__ import annotations
 
@@ -49,6 +49,25 @@ def plot_heldout(path: Path, rows: Sequence[HeldoutRow], confidence: float) -> N
     axes.set_title(f"held-out tasks, {100 * confidence:g} % intervals", fontsize=10)
     axes.legend(frameon=False)
     _save(figure, path)
+
+
+def plot_levels(path: Path, metrics: Mapping[int, Mapping[str, float]]) -> bool:
+    """Draw the solved rate by family and level over steps as a heat map; return whether there was anything to draw."""
+    names = sorted({name for figures in metrics.values() for name in figures if "/level_" in name and name.startswith("solved/")})
+    steps = [step for step, figures in sorted(metrics.items()) if any(name in figures for name in names)]
+    if not steps:
+        return False
+    rates = [[metrics[step].get(name, float("nan")) for step in steps] for name in names]
+    figure = Figure(figsize=(9, 1.2 + 0.3 * len(names)), layout="constrained")
+    axes = figure.add_subplot()
+    image = axes.imshow(rates, aspect="auto", vmin=0, vmax=1, interpolation="nearest", extent=(0, len(steps), len(names), 0))
+    axes.set_yticks([at + 0.5 for at in range(len(names))], [_name(name.removeprefix("solved/")) for name in names], fontsize=8)
+    ticks = range(0, len(steps), max(1, len(steps) // 10))
+    axes.set_xticks([at + 0.5 for at in ticks], [str(steps[at]) for at in ticks])
+    axes.set_xlabel("step")
+    figure.colorbar(image, label="solved")
+    _save(figure, path)
+    return True
 
 
 def plot_curves(path: Path, metrics: Mapping[int, Mapping[str, float]]) -> None:

@@ -30,14 +30,27 @@ def shown(groups: Sequence[Group], num_rows: int) -> list[Experience]:
     return ordered[:num_rows]
 
 
-def sample_table(groups: Sequence[Group], num_rows: int, pictures: Mapping[str, bytes] | None = None) -> SampleTable:
-    """Return the table of the attempts that `shown` chooses, with a column of pictures (by experience id) where there are any."""
-    columns: tuple[str, ...] = ("task", "text", "checks", "outcome", "reward", "origin")
+def sample_table(
+    groups: Sequence[Group],
+    num_rows: int,
+    pictures: Mapping[str, bytes] | None = None,
+    advantages: Mapping[str, float] | None = None,
+) -> SampleTable:
+    """Return the table of the attempts that `shown` chooses.
+
+    Args:
+        groups: Whole groups.
+        num_rows: How many attempts at most.
+        pictures: By attempt; they have a column of their own where there are any.
+        advantages: By attempt; one that is absent did not train.
+    """
+    columns: tuple[str, ...] = ("task", "text", "checks", "outcome", "reward", "advantage", "tokens", "group", "origin")
     chosen = shown(groups, num_rows)
+    rows = [_row(experience, (advantages or {}).get(experience.id)) for experience in chosen]
     if not pictures:
-        return SampleTable(columns=columns, rows=tuple(_row(experience) for experience in chosen))
-    rows = tuple((*_row(experience), pictures.get(experience.id)) for experience in chosen)
-    return SampleTable(columns=(*columns, "picture"), rows=rows)
+        return SampleTable(columns=columns, rows=tuple(rows))
+    drawn = tuple((*row, pictures.get(experience.id)) for row, experience in zip(rows, chosen, strict=True))
+    return SampleTable(columns=(*columns, "picture"), rows=drawn)
 
 
 def plain_text(text: str, limit: int = MAX_CELL) -> str:
@@ -46,11 +59,13 @@ def plain_text(text: str, limit: int = MAX_CELL) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in shown)
 
 
-def _row(experience: Experience) -> tuple[str | float, ...]:
+def _row(experience: Experience, advantage: float | None) -> tuple[str | float | None, ...]:
     task, verdict = experience.task, experience.verdict
     checks = "\n".join(f"{'✓' if check.passed else '✗'} {plain_text(check.name, 200)}" for check in verdict.checks)
     asked = f"{task.env}/{task.family} {task.id}\n{task.prompt}"
-    return (plain_text(asked), _transcript(experience.trajectory), checks[:MAX_CELL], verdict.outcome, verdict.reward, experience.origin)
+    said = (plain_text(asked), _transcript(experience.trajectory), checks[:MAX_CELL])
+    tokens = experience.trajectory.num_completion_tokens
+    return (*said, verdict.outcome, verdict.reward, advantage, tokens, experience.group_id, experience.origin)
 
 
 def _transcript(trajectory: Trajectory) -> str:

@@ -237,6 +237,10 @@ class Reader:
         rows = self.query(f"SELECT seq, body, arrays, shard FROM records {newest}", (step,))
         return batch_from(self._data(*rows[0]), rows[0][0]) if rows else None
 
+    def has_batch(self, step: int) -> bool:
+        """Whether a batch is journalled for a step."""
+        return bool(self.query("SELECT 1 FROM records WHERE kind = 'batch' AND step = ? LIMIT 1", (step,)))
+
     def snapshot(self, name: str, *, at_seq: int | None = None) -> Snapshot | None:
         """Return the newest snapshot of a name that covers no more than `at_seq`; what came after it is to be replayed."""
         numbers = [

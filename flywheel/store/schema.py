@@ -31,6 +31,7 @@ CREATE TABLE IF NOT EXISTS records (
     UNIQUE (kind, id)
 );
 CREATE INDEX IF NOT EXISTS records_by_step ON records (kind, step);
+CREATE INDEX IF NOT EXISTS records_unsealed ON records (kind, step) WHERE shard IS NULL;
 """
 _INDEX = """
 CREATE TABLE tasks (

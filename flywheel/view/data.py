@@ -6,6 +6,7 @@ A task's payload (hidden tests, references) is in none of it: an exported page m
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from flywheel.view.tokens import TokenTexts
 
 PAGE = 40
 _SHORT = 300
+_FRESH_S = 3.0
 # Filters: the name in an address, and the index's column.
 FILTERS = ("step", "env", "family", "outcome", "origin", "tier")
 
@@ -50,6 +52,7 @@ class RunData:
         self.reader = Reader.open(run_dir)
         self.index = TextIndex(run_dir, self.reader)
         self._tokens: TokenTexts | None = None
+        self._overview: tuple[float, int, dict[str, Any]] | None = None
         self._curves: tuple[tuple[int, int], dict[str, Any]] | None = None
 
     def close(self) -> None:
@@ -58,7 +61,17 @@ class RunData:
         self.reader.close()
 
     def overview(self) -> dict[str, Any]:
-        """Return what the run is, how far it has come, its held-out results, and what there is to filter by."""
+        """Return what the run is, how far it has come, its held-out results, and what there is to filter by.
+
+        It counts everything there is, so while a run goes on it may be a few seconds old.
+        """
+        last_seq = self.reader.last_seq
+        if self._overview is None or (self._overview[1] != last_seq and time.monotonic() - self._overview[0] > _FRESH_S):
+            self._overview = (time.monotonic(), last_seq, self._counted())
+        last = self.reader.query("SELECT coalesce(max(seq), 0) FROM experiences")[0][0]
+        return {**self._overview[2], "indexed": 1.0 if not last else min(1.0, self.index.last_seq / last)}
+
+    def _counted(self) -> dict[str, Any]:
         reader = self.reader
         query = reader.query
         steps = query("SELECT coalesce(max(step), 0) FROM records WHERE kind = 'step'")[0][0]
@@ -69,7 +82,6 @@ class RunData:
         choices = {
             name: [value for (value,) in query(f"SELECT DISTINCT {name} FROM experiences ORDER BY 1")] for name in FILTERS if name != "step"
         }
-        last_seq = query("SELECT coalesce(max(seq), 0) FROM experiences")[0][0]
         return {
             "name": self.run_dir.resolve().name,
             "recipe": self._recipe(),
@@ -83,7 +95,6 @@ class RunData:
             "outcomes": dict(query("SELECT outcome, count(*) FROM experiences GROUP BY outcome ORDER BY 2 DESC")),
             "choices": choices,
             "heldout": self._heldout(),
-            "indexed": 1.0 if not last_seq else min(1.0, self.index.last_seq / last_seq),
         }
 
     def curves(self) -> dict[str, Any]:

@@ -37,6 +37,8 @@ class TextIndex:
         self._reader = reader
         self._lock = threading.Lock()
         self._db = _opened(run_dir / FILE)
+        if self.last_seq > reader.last_seq:  # it was made of another journal that lay here
+            self._db.executescript(f"DROP TABLE texts; DROP TABLE progress; {_SCHEMA}")
 
     @property
     def last_seq(self) -> int:
@@ -46,15 +48,17 @@ class TextIndex:
 
     def update(self) -> bool:
         """Index the next few attempts; return whether there were any."""
-        found = self._reader.bodies("experience", after_seq=self.last_seq, limit=_PIECE)
+        last_seq = self.last_seq
+        found = self._reader.bodies("experience", after_seq=last_seq, limit=_PIECE)
         prompts = {data["task_id"]: None for _, data in found}
         texts = {task_id: self._prompt(task_id) for task_id in prompts}
         rows = [(seq, _text(data, texts[data["task_id"]])) for seq, data in found]
         if rows:
             with self._lock:
-                self._db.execute("BEGIN")
-                self._db.executemany("INSERT INTO texts (rowid, body) VALUES (?, ?)", rows)
-                self._db.execute("UPDATE progress SET last_seq = ?", (rows[-1][0],))
+                self._db.execute("BEGIN IMMEDIATE")
+                # Another window on the same run may have indexed the same attempts meanwhile.
+                if self._db.execute("UPDATE progress SET last_seq = ? WHERE last_seq = ?", (rows[-1][0], last_seq)).rowcount:
+                    self._db.executemany("INSERT INTO texts (rowid, body) VALUES (?, ?)", rows)
                 self._db.execute("COMMIT")
         return bool(rows)
 

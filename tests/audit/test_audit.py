@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -159,7 +160,7 @@ def test_signs_of_a_hack(tmp_path: Path) -> None:
 def test_a_rise_that_held_out_tasks_do_not_share_is_a_warning(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", lambda step, e: as_solved(e) if step > 9 else e)
     journal = Journal(run)
-    flat = journal.get("evaluation", "0")
+    flat: Any = journal.get("evaluation", "0")
     journal.append("evaluation", [("99", {**flat, "step": 99})], step=99)
     journal.close()
     assert found(run, "reward, held-out").level == "warn"

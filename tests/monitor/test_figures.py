@@ -4,7 +4,7 @@ from collections.abc import Sequence
 import pytest
 
 from flywheel.contracts import Knob
-from flywheel.monitor.figures import FIGURES, Timings, step_figures
+from flywheel.monitor.figures import FIGURES, StepClock, Timings, overlap_figures, step_figures
 from flywheel.monitor.samples import MAX_CELL, plain_text, sample_table
 from flywheel.types import Check, Experience, Group, Outcome, Task, ToolCall, Trajectory, Turn, Verdict
 
@@ -123,8 +123,10 @@ def test_what_can_not_be_computed_is_absent() -> None:
 
 
 def test_the_sample_table_takes_turns_through_the_groups() -> None:
-    table = sample_table(GROUPS, 6)
-    assert table.columns == ("task", "text", "checks", "outcome", "reward", "origin")
+    first = GROUPS[0].experiences[0]
+    table = sample_table(GROUPS, 6, advantages={first.id: 0.25})
+    assert table.columns == ("task", "text", "checks", "outcome", "reward", "advantage", "tokens", "group", "origin")
+    assert table.rows[0][5:8] == (0.25, first.trajectory.num_completion_tokens, first.group_id)
     assert [row[3] for row in table.rows] == ["solved", "solved", "solved", "tampered", "failed", "infra_error"]
     assert table.rows[0][2] == "✓ tests"
     assert table.rows[0][0] == f"code/sums {SUMS_1.id}\nadd"
@@ -148,3 +150,29 @@ def test_the_sample_table_shows_nothing_that_the_policy_may_not_see() -> None:
 def test_hostile_text_is_plain_and_short() -> None:
     assert plain_text("\x1b]0;owned\x07\ud800\u202e a\tb\n⊢") == "\ufffd]0;owned\ufffd\ufffd\ufffd a\tb\n⊢"
     assert len(plain_text("x" * 10_000_000)) < MAX_CELL + 100
+
+
+def test_idle_shares_are_of_the_wall_time_since_the_step_began() -> None:
+    now = 100.0
+    clock = StepClock(clock=lambda: now)
+    assert clock.shares(0.0) == {}
+    clock.begin_step(engine_busy_s=7.0)
+    with clock.waiting():
+        now += 2.0
+    now += 6.0
+    assert clock.shares(engine_busy_s=10.0) == {"idle/trainer": 0.25, "idle/engine": 0.625}
+
+
+def test_staleness_is_counted_in_steps_and_weighed_by_tokens() -> None:
+    def sampled_under(versions: list[str]) -> Experience:
+        base = GROUPS[0].experiences[0]
+        turn = base.trajectory.turns[0]
+        turns = tuple(
+            dataclasses.replace(turn, policy_version=version, completion_ids=(1,) * (at + 1)) for at, version in enumerate(versions)
+        )
+        return dataclasses.replace(base, trajectory=dataclasses.replace(base.trajectory, turns=turns))
+
+    group = dataclasses.replace(GROUPS[0], experiences=(sampled_under(["1.5", "2.4"]), sampled_under(["1.5"])))
+    # Step 6 trains on version 5: one token is 0 steps behind, two are 1 behind, one is 0 behind.
+    figures = overlap_figures(6, [group], {"idle/trainer": 0.5})
+    assert figures == {"idle/trainer": 0.5, "staleness/mean": 0.5, "staleness/max": 1.0}

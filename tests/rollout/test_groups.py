@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from flywheel.config import Recipe
+from flywheel.contracts import Completion, Sampling
 from flywheel.rollout.stage import Stage
 from flywheel.router import group_state, route
 from flywheel.types import Group, Task
@@ -146,8 +147,23 @@ def test_a_recipe_passes_arguments_to_its_verifier() -> None:
     stage.close()
 
 
+class MeetingPolicy(ScriptedPolicy):
+    """Its first answers wait for one another, so that as many are in flight at once as there may be."""
+
+    num_meeting = 3
+    met: asyncio.Event | None = None
+
+    async def generate(self, prompt_ids: Sequence[int], sampling: Sampling) -> Completion:
+        self.met = self.met or asyncio.Event()
+        self.num_meeting -= 1
+        if self.num_meeting <= 0:
+            self.met.set()
+        await self.met.wait()
+        return await super().generate(prompt_ids, sampling)
+
+
 def test_places_bound_what_runs_at_once() -> None:
-    policy = ScriptedPolicy(CHAT, look_and_submit)
+    policy = MeetingPolicy(CHAT, look_and_submit)
     collected(policy, [room_task(seed=n) for n in range(3)], 4, places=3)
     assert policy.most_in_flight == 3
 

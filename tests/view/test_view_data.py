@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -126,9 +127,10 @@ def test_an_exported_page_holds_no_markup_of_the_policy_and_runs_only_its_own(ru
     assert "unsafe-inline" not in page
 
 
-def test_a_run_that_goes_on_is_seen_growing(run_dir: Path, tmp_path: Path) -> None:
+def test_a_run_that_goes_on_is_seen_growing(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(run_dir, tmp_path / "run")
     journal = Journal(tmp_path / "run")
+    monkeypatch.setattr("flywheel.view.data._FRESH_S", -1.0)
     data = RunData(tmp_path / "run")
     before = data.overview()["num_groups"]
     journal.append_groups([make_group(777)], step=4)
@@ -137,6 +139,34 @@ def test_a_run_that_goes_on_is_seen_growing(run_dir: Path, tmp_path: Path) -> No
     assert data.overview()["num_groups"] == before + 1
     data.close()
     journal.close()
+
+
+def test_two_windows_share_one_index_and_another_journal_makes_it_anew(run_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(run_dir, tmp_path / "run", ignore=shutil.ignore_patterns("view.sqlite*"))
+    first, second = RunData(tmp_path / "run"), RunData(tmp_path / "run")
+    slow = second.reader.bodies
+
+    def overtaken(*args: Any, **kwargs: Any) -> Any:
+        found = slow(*args, **kwargs)
+        first.index.update()
+        return found
+
+    second.reader.bodies = overtaken  # type: ignore[method-assign]
+    while second.index.update():
+        pass
+    assert len(second.index.find("zebra")) == len(first.index.find("zebra")) == 4
+    first.close()
+    second.close()
+    for path in (tmp_path / "run").glob("journal.sqlite*"):
+        path.unlink()
+    journal = Journal(tmp_path / "run")
+    journal.append_groups([make_group(5)], step=1)
+    journal.close()
+    anew = RunData(tmp_path / "run")
+    while anew.index.update():
+        pass
+    assert (len(anew.index.find("zebra")), len(anew.index.find("turn"))) == (0, 4)
+    anew.close()
 
 
 def test_no_run_is_a_clear_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -177,7 +177,7 @@ async function pageAttempt(asked, id) {
   function draw() {
     turns.replaceChildren(...a.turns.map((turn, i) => el("section", { class: "turn" },
       el("h3", {}, `Turn ${i + 1}`, el("span", { class: "dim" }, ` policy ${turn.policy_version} · ${turn.tokens.length} tokens`)),
-      el("details", { open: false }, el("summary", {}, `${turn.prompt_tokens.length} tokens before it (mask 0)`), tokenRun(turn.prompt_tokens, null, false)),
+      el("details", { open: colouring === "mask" }, el("summary", {}, `${turn.prompt_tokens.length} tokens before it (mask 0)`), tokenRun(turn.prompt_tokens, null, false)),
       tokenRun(turn.tokens, turn.logprobs, true),
       turn.tool_calls.map((call) => el("div", { class: "call" }, el("b", {}, `⚙ ${call.name}`), Object.entries(call.arguments).map(([name, value]) =>
         el("div", {}, el("span", { class: "dim" }, name), el("pre", { class: "text small" }, typeof value === "string" ? value : JSON.stringify(value))))),

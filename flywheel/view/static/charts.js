@@ -49,7 +49,7 @@ function lineChart(title, series, options = {}) {
   let [y0, y1] = [Math.min(...points.map((p) => p[1])), Math.max(...points.map((p) => p[1]))];
   if (options.unit) { y0 = Math.min(0, y0); y1 = Math.max(1, y1); }
   if (x0 === x1) { x0 -= 0.5; x1 += 0.5; }
-  if (y0 === y1) { const pad = Math.abs(y0) * 0.1 || 0.5; y0 -= pad; y1 += pad; }
+  if (y0 === y1) { const pad = Math.abs(y0) * 0.1; y0 -= pad; y1 += pad || 1; }
   const X = (x) => L + ((x - x0) / (x1 - x0)) * (W - L - R);
   const Y = (y) => H - B - ((y - y0) / (y1 - y0)) * (H - T - B);
   const drawing = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-hidden": "true" });
