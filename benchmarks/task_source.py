@@ -37,8 +37,9 @@ def megabytes() -> float:
 
 def rate(source: TaskSource, count: int, first: int) -> float:
     started = time.process_time()
+    draw = source.drawer(1)
     for at in range(count):
-        source.train(first + at)
+        draw(first + at)
     return count / (time.process_time() - started)
 
 

@@ -64,9 +64,7 @@ class TaskSource:
         A task that is predicted to be solved by all attempts or by none is skipped before anything is spent on it.
         """
         with self.curriculum.lock:
-            task = self._child(index) or self._by_plan(index)
-            self.recall(task)
-        return task
+            return self._child(index) or self._by_plan(index)
 
     def predicted(self, task: Task) -> float | None:
         """Return the curriculum's predicted solve rate of a task; None for one of no family of this run."""
@@ -83,9 +81,15 @@ class TaskSource:
         return task
 
     def drawer(self, step: int) -> Callable[[int], Task]:
-        """Return what draws the training tasks of a step, by their place in it; there may be more than ``groups_per_step``."""
+        """Return what draws, and remembers, the training tasks of a step by their place in it; there may be more than usual."""
         size = self._groups_per_step
-        return lambda at: self.train((step - 1) * size + at if at < size else derive_seed("beyond the step's share", step, at))
+
+        def draw(at: int) -> Task:
+            task = self.train((step - 1) * size + at if at < size else derive_seed("beyond the step's share", step, at))
+            self.recall(task)
+            return task
+
+        return draw
 
     def heldout(self, env: str, count: int) -> list[Task]:
         """Return `count` different held-out tasks of one environment, its families by their shares."""
@@ -153,7 +157,8 @@ class TaskSource:
         """Remember a task that was drawn for training, by this process or by one that it goes on from."""
         family = family_of(self.families, task)
         if family is not None and self.admission.remembers(is_prose=family.is_prose):
-            self.admission.remember(task, _key(family, task), is_prose=family.is_prose)
+            with self.curriculum.lock:
+                self.admission.remember(task, _key(family, task), is_prose=family.is_prose)
 
     def _identity(self, record: Task) -> str | None:
         """Return the environment and the canonical key of a task record, None where no family can tell."""

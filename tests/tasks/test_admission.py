@@ -96,16 +96,20 @@ def test_repeats_are_avoided_where_the_recipe_says_so_and_a_resumed_run_knows_th
     repeats = source(file)
     assert len({repeats.train(i).id for i in range(100)}) < 60
     fresh = source(file, avoid_repeats=True)
-    before = [fresh.train(i) for i in range(20)]
+    draw = fresh.drawer(1)
+    before = [draw(i) for i in range(20)]
     assert len({task.id for task in before}) > len({repeats.train(i).id for i in range(20)})
+    probed = source(file, avoid_repeats=True)
+    assert [probed.train(i) for i in range(30)]  # a look at the tasks, for a probe say, is not a draw
+    assert list(map(probed.drawer(1), range(20))) == before
     journal = Journal(tmp_path / "run")
     write(journal, [group(Outcome(task=task, num_solved=0, num_judged=1), 1) for task in before], 1)
     resumed = source(file, avoid_repeats=True)
     CurriculumHistory(fresh.curriculum, journal).learn(1, journal.groups(1))
     CurriculumHistory(resumed.curriculum, journal, resumed.recall).rewind(1)
-    assert [resumed.train(i) for i in range(20, 30)] == [fresh.train(i) for i in range(20, 30)]
+    assert [resumed.drawer(1)(i) for i in range(20, 30)] == [draw(i) for i in range(20, 30)]
     journal.close()
-    rest = [fresh.train(i).id for i in range(100, 200)]  # when nearly all have been drawn, they come again
+    rest = [draw(i).id for i in range(100, 200)]  # when nearly all have been drawn, they come again
     assert len({*rest, *(task.id for task in before)}) >= 0.8 * len({repeats.train(i).id for i in range(1000)})
     assert len(set(rest)) < len(rest)
 
