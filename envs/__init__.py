@@ -6,5 +6,6 @@ if not __name__.startswith("flywheel."):
 TABLE = {
     "code": "flywheel.envs.code:CodeEnv",
     "chemistry": "flywheel.envs.chemistry:ChemistryEnv",
+    "reasoning_gym": "flywheel.envs.reasoning_gym:ReasoningGymEnv",
     "lean": "flywheel.envs.lean:LeanEnv",
 }

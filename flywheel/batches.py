@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from flywheel.config import Recipe
 from flywheel.errors import InfraError
+from flywheel.rollout.allocation import collect_step
 from flywheel.rollout.groups import Collector
 from flywheel.router import Route, counted, route
 from flywheel.store.journal import Journal
@@ -32,6 +33,7 @@ class MadeBatch:
     rollout_s: float | None = None
     journal_s: float | None = None
     num_retried: int = 0
+    allocation: Mapping[str, float] = field(default_factory=dict)
 
 
 class GroupLedger:
@@ -89,23 +91,31 @@ class BatchMaker:
             StoreError: the journal can't be written.
         """
         rollout, trainer = self._recipe.rollout, self._recipe.trainer
-        first = (step - 1) * rollout.groups_per_step
-        tasks = [self._source.train(first + i) for i in range(rollout.groups_per_step)]
         ledger = GroupLedger(self._journal, step)
         started, retried = time.monotonic(), self._collector.traffic.retried
-        groups = await self._collector.collect(tasks, rollout.group_size, name=f"{self._recipe.run.seed}/{step}", ledger=ledger)
+        collected = await collect_step(
+            self._collector,
+            rollout,
+            self._source.drawer(step),
+            self._source.predicted,
+            name=f"{self._recipe.run.seed}/{step}",
+            ledger=ledger,
+        )
+        groups = collected.groups
         rollout_s = time.monotonic() - started
         if not any(counted(group) for group in groups):
             evidence = groups[0].experiences[0].verdict.evidence
             raise InfraError(f"step {step}: every one of {sum(len(g.experiences) for g in groups)} attempts broke; the first: {evidence}")
         shuffle_seed = derive_seed(self._recipe.run.seed, "shuffle", step) if trainer.shuffle_advantages else None
-        routed = route(groups, scale=trainer.scale_rewards, shuffle_seed=shuffle_seed)
+        staged = rollout.allocation == "sequential"
+        routed = route(groups, scale=trainer.scale_rewards, shuffle_seed=shuffle_seed, staged=staged)
         batch = await asyncio.to_thread(self._journalled, groups, Batch.create(step, routed.rows), routed.routes)
         return MadeBatch(
             batch=batch,
             groups=groups,
             rollout_s=rollout_s,
             journal_s=time.monotonic() - ledger.last_finished,
+            allocation=collected.figures(),
             num_retried=max(0, self._collector.traffic.retried - retried),
         )
 

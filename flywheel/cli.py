@@ -8,6 +8,7 @@ import sys
 COMMANDS = {
     "train": "train a policy by a recipe",
     "eval": "evaluate a run, a checkpoint or a model on held-out tasks",
+    "write": "have a model write tasks, and keep those that hold",
     "verify": "judge task and answer lines from standard input",
     "view": "look into a run in a browser, or export it as one HTML file",
     "audit": "judge again what trained, and look for leaks and reward hacks",

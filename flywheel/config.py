@@ -102,6 +102,12 @@ class RolloutConfig(Section):
 
     groups_per_step: int = Field(16, ge=1, description="Tasks a step.")
     group_size: int = Field(8, ge=2, description="Attempts a task.")
+    allocation: Literal["fixed", "sequential"] = Field(
+        "fixed", description="sequential: attempts in stages, as many as the outcome is uncertain (flywheel/rollout/allocation.py)."
+    )
+    stage_size: int = Field(2, ge=2, description="sequential: attempts a stage.")
+    stop_below: float = Field(0.25, ge=0, le=1, description="sequential: chance of another outcome below which a group ends.")
+    backfill: float = Field(0.0, ge=0, description="fixed: most groups drawn in place of dead ones, as a share of groups_per_step.")
     max_turns: int = Field(8, ge=1)
     max_tokens_per_turn: int = Field(512, ge=1)
     max_tokens_per_episode: int = Field(2048, ge=1, description="Completion tokens over all turns.")
@@ -134,6 +140,22 @@ class FamilyConfig(Section):
         return data
 
 
+class DatasetConfig(Section):
+    """``[environments.NAME.dataset]``: rows of a Hugging Face data set as tasks (flywheel/tasks/datasets.py).
+
+    In `prompt` and in the texts inside `payload`, ``{column}`` stands for a column's value; a text that is nothing else becomes the
+    value itself, whatever its type. Without both, the rows are task records.
+    """
+
+    path: str = Field(description="A hub id, a folder (save_to_disk, or data files), or a .parquet, .json, .jsonl or .csv file.")
+    name: str | None = Field(None, description="The data set's configuration.")
+    split: str = "train"
+    revision: str | None = None
+    limit: int | None = Field(None, ge=1, description="Rows to take from the beginning.")
+    prompt: str | None = None
+    payload: dict[str, Any] | None = None
+
+
 class EnvironmentConfig(Section):
     """``[environments.NAME]``: an environment that the run draws tasks from."""
 
@@ -144,14 +166,46 @@ class EnvironmentConfig(Section):
     solved_threshold: float | None = Field(None, description="For an environment without a verifier: solved = return ≥ this.")
     families: dict[str, FamilyConfig] = Field(default_factory=dict, description="All families where absent.")
     tasks_file: Path | None = Field(None, description="Task records (JSON lines) instead of the generators.")
+    dataset: DatasetConfig | None = Field(None, description="A Hugging Face data set instead of the generators.")
     tasks_format: str | None = Field(None, description="The shape of its lines where they are not task records, such as humaneval.")
     kwargs: dict[str, Any] = Field(default_factory=dict, description="Passed to the environment's constructor.")
 
+    @model_validator(mode="after")
+    def _one_source(self) -> EnvironmentConfig:
+        if self.tasks_file is not None and self.dataset is not None:
+            raise ValueError("tasks_file and dataset are both given; keep one")
+        return self
+
 
 class TasksConfig(Section):
-    """``[tasks]``: splits."""
+    """``[tasks]``: splits, and which tasks may train (flywheel/tasks/admission.py)."""
 
     heldout_share: float = Field(0.2, gt=0, lt=1, description="Share of canonical keys that never train.")
+    decontaminate: list[Path] = Field(default_factory=list, description="Evaluation files (JSON lines) whose items must not train.")
+    near_duplicate: float = Field(
+        1.0, gt=0, le=1, description="Similarity of prompts (0.8 is usual) from which tasks without knobs are one; 1 compares keys only."
+    )
+    avoid_repeats: bool = Field(False, description="Draw a task whose canonical key was drawn only where new ones are rare.")
+    max_known: int = Field(100_000, ge=1, description="Tasks remembered for that; beyond it the oldest are forgotten.")
+
+
+class CurriculumConfig(Section):
+    """``[curriculum]``: which tasks training draws (flywheel/tasks/curriculum.py); evaluation keeps to the recipe's ranges."""
+
+    rule: Literal["uniform", "fixed", "easy_to_hard", "frontier", "progress"] = Field(
+        "uniform", description="frontier: Thompson sampling of P(solved)(1 - P(solved)); progress: of how fast P(solved) changes."
+    )
+    target: float = Field(0.5, gt=0, lt=1, description="frontier: the solve rate with the highest signal; 0.5 is p(1-p).")
+    level: float = Field(0.5, ge=0, le=1, description="fixed: the knobs' place in their ranges.")
+    ramp_steps: int = Field(100, ge=1, description="easy_to_hard: steps from the low ends of the ranges to the high ones.")
+    skip_dead: float = Field(0.0, ge=0, lt=1, description="Tasks less likely than this to give a mixed group are drawn again; 0: none.")
+    mutate_share: float = Field(0.0, ge=0, le=1, description="Share of tasks made of failed and solved ones (flywheel/tasks/breeding.py).")
+    explore: float = Field(0.05, ge=0, le=1, description="Share of draws that are uniform whatever the rule says.")
+    family_floor: float = Field(0.05, ge=0, le=1, description="What a family without signal keeps of its share.")
+    discount: float = Field(0.9, gt=0, le=1, description="What a step's evidence is worth a step later.")
+    correlation: float = Field(0.1, ge=0, le=1, description="How alike attempts at one task are; 0 counts them as independent.")
+    saturated_above: float = Field(0.9, gt=0, le=1, description="A family solved more often than this everywhere has its ranges raised.")
+    hopeless_below: float = Field(0.05, ge=0, lt=1, description="One solved less often than this everywhere has them lowered.")
 
 
 class SandboxConfig(Section):
@@ -196,6 +250,7 @@ class TrainerConfig(Section):
     clip_low: float = Field(0.2, gt=0)
     clip_high: float = Field(0.2, gt=0, description="0.28 is DAPO's clip-higher.")
     kl_beta: float = Field(0.0, ge=0)
+    token_budget: int | None = Field(None, ge=1, description="dr_grpo: the constant; absent, the most tokens a step could sample.")
     importance_cap: float = Field(2.0, ge=1, description="Per-token truncation of trainer/behaviour ratios.")
     ce_weight: float = Field(1.0, ge=0, description="λ of the cross-entropy rows.")
     micro_batch_size: int = Field(32, ge=1, description="Rows a forward pass; the rest is gradient accumulation.")
@@ -236,6 +291,7 @@ class Recipe(Section):
     rollout: RolloutConfig = RolloutConfig()
     environments: dict[str, EnvironmentConfig] = Field(min_length=1)
     tasks: TasksConfig = TasksConfig()
+    curriculum: CurriculumConfig = CurriculumConfig()
     sandbox: SandboxConfig = SandboxConfig()
     store: StoreConfig = StoreConfig()
     trainer: TrainerConfig = TrainerConfig()
@@ -253,6 +309,11 @@ class Recipe(Section):
             )
         if not any(env.weight > 0 for env in self.environments.values()):
             raise ValueError("environments: at least one needs a weight above 0")
+        if self.rollout.allocation == "sequential" and (self.trainer.loss_type, self.trainer.scale_rewards) != ("dr_grpo", "none"):
+            raise ValueError(
+                "rollout.allocation is 'sequential', whose gradient is unbiased only with a constant normaliser and undivided advantages: "
+                "set trainer.loss_type = 'dr_grpo' and trainer.scale_rewards = 'none'"
+            )
         if self.engine.weight_sync == "lora" and self.policy.lora.rank == 0:
             raise ValueError("engine.weight_sync is 'lora' but policy.lora.rank is 0: no adapter is trained")
         return self

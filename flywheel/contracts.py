@@ -52,10 +52,18 @@ class Knob:
     help: str
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Operator:
+    """A way to make a task of another: what it does to the difficulty, and how."""
+
+    direction: Literal["harder", "easier", "same"]
+    help: str
+
+
 class TaskGenerator(Protocol):
     """An endless source of one family's tasks.
 
-    Optional members: `mutate(task, failure)`, `level(params)`, and `split_key(task)`, where more than the key decides the split:
+    It may be a `Mutator`, too. Optional members: `level(params)`, and `split_key(task)`, where more than the key decides the split:
     tasks with the same `split_key` (the same molecular scaffold, say) lie on the same side. It has to be a function of the key.
     """
 
@@ -90,6 +98,55 @@ class TaskGenerator(Protocol):
 
         Raises:
             ValueError: the task is not fit for training; the message says why.
+        """
+        ...
+
+
+class TaskAuthor(Protocol):
+    """An environment's side of model-written tasks (`flywheel.write`): what to ask for, what to make of it, what to refuse."""
+
+    instructions: str
+    """What a model has to reply with, for a prompt: the fields of one JSON object."""
+
+    def examples(self, seed: int, count: int) -> list[str]:
+        """Return seed tasks as the replies that would make them."""
+        ...
+
+    def build(self, reply: Mapping[str, Any]) -> Task:
+        """Return the task, with its reference solution in the payload, that a reply describes.
+
+        Raises:
+            ValueError: the reply is malformed; the message says how.
+        """
+        ...
+
+    def check(self, task: Task) -> None:
+        """Try the task out: reference passes, twice; trivial and mutated answers fail; the statement does not hold the answer.
+
+        Raises:
+            ValueError: it is not fit for training; the message says why.
+            InfraError: the sandbox broke; it says nothing of the task.
+        """
+        ...
+
+
+@runtime_checkable
+class Mutator(Protocol):
+    """Optional members of a `TaskGenerator`: ways of its own to make tasks of tasks, beside turning one knob."""
+
+    @property
+    def operators(self) -> Mapping[str, Operator]:
+        """The operators by name; a class attribute will do."""
+        ...
+
+    def mutate(self, task: Task, failure: Verdict | None, *, operator: str, seed: int) -> Task:
+        """Return a variant of a task that was failed (`failure` is one verdict on it) or solved (None).
+
+        Same arguments, same task. The child names its parent (`Task.derived`) and keeps the contract of `generate`: its reference
+        solves it. Its key says whether it is new.
+
+        Raises:
+            ValueError: the operator does not fit this task; another one is tried.
         """
         ...
 

@@ -74,7 +74,7 @@ def _environment_problems(section: str, config: EnvironmentConfig, classes: list
     yield from _format_problems(where, cls, config)
     if config.tasks_file is not None:
         yield from _file_problems(config.tasks_file, f"{where}.tasks_file")
-    else:
+    elif config.dataset is None:
         yield from _family_problems(where, cls, config)
 
 

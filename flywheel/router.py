@@ -2,11 +2,13 @@
 
 Group-relative advantages: ``A_i = (r_i - mean(r)) / (std(r) + 1e-4)`` over the group's attempts that count, std with n - 1
 (arXiv:2402.03300, eq. 3, as TRL computes it); ``scale = "none"`` leaves the division out (arXiv:2503.20783).
+Groups that grew in stages (`flywheel.rollout.allocation`) take `staged_advantages`, undivided.
 Deviation: what tampered with its grader or killed it counts below every honest failure.
 """
 
 from __future__ import annotations
 
+import itertools
 import random
 import statistics
 from collections.abc import Sequence
@@ -65,12 +67,29 @@ def advantages(rewards: Sequence[float], scale: Literal["group", "none"]) -> lis
     return [(reward - mean) / divisor for reward in rewards]
 
 
-def route(groups: Sequence[Group], *, scale: Literal["group", "none"], shuffle_seed: int | None = None) -> Routed:
+def staged_advantages(rewards: Sequence[Sequence[float]]) -> list[list[float | None]]:
+    """Return the advantages of attempts made in stages, one list a stage.
+
+    The baseline of an attempt is the mean of all rewards of earlier stages and of the *other* rewards of its own: none of them
+    depends on its action, and rewards of later stages, which do through the decision to go on, are left out. So with N the number of
+    attempts, E[Σ_i A_i ∇log π(a_i)] = E[N] · ∇J for every rule of going on that looks at the past only. Dividing by the group's
+    standard deviation would break that. None stands for an attempt with nothing to compare with.
+    """
+    found: list[list[float | None]] = []
+    total, count = 0.0, 0
+    for stage in rewards:
+        total, count = total + sum(stage), count + len(stage)
+        found.append([r - (total - r) / (count - 1) if count > 1 else None for r in stage])
+    return found
+
+
+def route(groups: Sequence[Group], *, scale: Literal["group", "none"], shuffle_seed: int | None = None, staged: bool = False) -> Routed:
     """Return the GRPO rows of `groups` and the routes of all their attempts.
 
     Args:
         groups: Whole groups.
-        scale: See `advantages`.
+        scale: See `advantages`; must be ``none`` where `staged`.
+        staged: Use `staged_advantages`.
         shuffle_seed: Permute the advantages within each group (the control experiment).
     """
     rows: list[Row] = []
@@ -84,13 +103,23 @@ def route(groups: Sequence[Group], *, scale: Literal["group", "none"], shuffle_s
             reason = "too few attempts that count" if len(attempts) < 2 else "every attempt has the same reward"
             routes += [Route(experience_id=e.id, destination="no_signal", reason=reason) for e in attempts]
             continue
-        values = advantages(rewards, scale)
+        values = _staged(group) if staged else advantages(rewards, scale)
         if shuffle_seed is not None:
             random.Random(f"{shuffle_seed}/{group.id}").shuffle(values)
         # An attempt whose task left no room to answer has no token to train, yet its reward counts in the mean.
         rows += [grpo_row(e, a) for e, a in zip(attempts, values, strict=True) if e.trajectory.num_completion_tokens]
         routes += [Route(experience_id=e.id, destination="grpo", reason="group with contrast") for e in attempts]
     return Routed(rows=tuple(rows), routes=tuple(routes))
+
+
+def _staged(group: Group) -> list[float]:
+    """Return the staged advantages of the attempts that count; 0 for one with nothing to compare with."""
+    rewards: list[list[float]] = []
+    left = iter(group.experiences)
+    for size in group.stages:
+        judged = [e.verdict for e in itertools.islice(left, size) if e.verdict.outcome != "infra_error"]
+        rewards.append([training_reward(verdict) for verdict in judged])
+    return [value or 0.0 for stage in staged_advantages(rewards) for value in stage]
 
 
 def grpo_row(experience: Experience, advantage: float) -> Row:

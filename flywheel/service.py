@@ -20,6 +20,7 @@ from flywheel.contracts import Knob, Monitor, ProbeSample, Sampling, StepReport,
 from flywheel.errors import StoreError
 from flywheel.evaluation import Evaluation, evaluate
 from flywheel.monitor import figures
+from flywheel.monitor.curriculum_figures import CurriculumDisplay
 from flywheel.monitor.progress import Progress
 from flywheel.monitor.samples import sample_table, shown
 from flywheel.rollout.asking import AskedEngine
@@ -28,6 +29,7 @@ from flywheel.rollout.pictures import draw_pictures
 from flywheel.rollout.stage import Stage
 from flywheel.serving import Serving
 from flywheel.store.journal import Journal
+from flywheel.tasks.history import CurriculumHistory
 from flywheel.tasks.source import TaskSource
 from flywheel.trainer.checkpoints import CheckpointNote, checkpoint_step, complete_checkpoints
 from flywheel.types import Batch, Group
@@ -74,6 +76,8 @@ class ExperienceService:
         self._made: dict[int, MadeBatch] = {}  # kept until the step is committed
         self._probe_prompts: list[tuple[int, ...]] = []
         self._clock = figures.StepClock()
+        self._history = CurriculumHistory(source.curriculum, journal, source.recall)
+        self._curriculum_display = CurriculumDisplay(monitor, progress, every=recipe.monitor.table_every)
 
     # ------------------------------------------------------------ the trainer's side (ExperienceLink)
 
@@ -116,12 +120,14 @@ class ExperienceService:
         if made is not None:
             groups, timings = made.groups, figures.Timings(rollout_s=made.rollout_s, journal_s=made.journal_s)
             own = figures.overlap_figures(report.step, groups, self._clock.shares(self._engine.busy_s))
-            own |= {} if made.rollout_s is None else {"faults/retried_attempts": float(made.num_retried)}
-        metrics = figures.step_figures(groups, self._knobs(), timings, report.metrics) | own
+            own |= {} if made.rollout_s is None else {"faults/retried_attempts": float(made.num_retried), **made.allocation}
+        metrics = figures.step_figures(groups, self._knobs(), timings, report.metrics) | own | self._source.figures()
         self._journal.append("step", [(report.policy_version, report)], step=report.step)
         self._monitor.log(report.step, metrics)
         self._progress.update(step=report.step)
+        self._curriculum_display.show(report.step, self._history.learn(report.step, groups))
         if report.checkpoint is not None:
+            self._history.snapshot(report.step)
             self._settle(report.step, min_bytes=self._recipe.store.shard_mb * _MIB)
 
     def should_stop(self) -> bool:
@@ -149,6 +155,7 @@ class ExperienceService:
         if self._journal.get("step", note.policy_version) is None:
             self._made[note.step] = MadeBatch(batch=Batch.create(note.step, ()), groups=self._journal.groups(note.step))
             self.step_committed(StepReport(step=note.step, policy_version=note.policy_version, metrics=note.metrics))
+        self._history.rewind(note.step)
 
     def finish(self) -> None:
         """Evaluate what was trained and seal what the journal holds."""

@@ -19,10 +19,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from flywheel.config import EnvironmentConfig
-from flywheel.contracts import TaskGenerator, draw_params
+from flywheel.contracts import TaskAuthor, TaskGenerator, draw_params
 from flywheel.errors import InfraError
 from flywheel.registry import resolve
-from flywheel.types import Task, ToolCall, Trajectory, Turn, Verdict, derive_seed
+from flywheel.types import Task, ToolCall, Trajectory, Turn, Verdict, content_id, derive_seed
 
 MAX_TEXT = 100_000
 
@@ -117,6 +117,16 @@ class ToolEnv(gymnasium.Env[str, str]):
     def generators(cls) -> Mapping[str, TaskGenerator]:
         """Return the task generators by family; empty where `draw` makes the tasks."""
         return {}
+
+    @classmethod
+    def task_key(cls, task: Task) -> str:
+        """Return the canonical key of a task that no generator made: two records with the same key are the same task."""
+        return content_id(task.prompt, task.payload)
+
+    @classmethod
+    def author(cls) -> TaskAuthor | None:
+        """Return what turns a model's text into tasks of this environment; None where models write none for it."""
+        return None
 
     @classmethod
     def lacks(cls) -> Sequence[str]:

@@ -78,6 +78,11 @@ class Task:
         identity = (env, family, prompt, payload, rest.get("params", {}), rest.get("seed", 0), rest.get("parent_id"))
         return Task(id=content_id("task", *identity), env=env, family=family, prompt=prompt, payload=payload, **rest)
 
+    def derived(self, parent: Task, operator: str) -> Task:
+        """Return this task as the one that `operator` made of `parent`."""
+        names = ("env", "family", "prompt", "payload", "params", "seed", "tier")
+        return Task.create(**{name: getattr(self, name) for name in names}, parent_id=parent.id, operator=operator)
+
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Task:
         """Return a task from a task record; the record's own ``id``, if it is not ours, is kept as ``source_id``.
@@ -202,11 +207,12 @@ class Experience:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Group:
-    """Sibling attempts at one task, in sibling order."""
+    """Sibling attempts at one task, in sibling order. `stages` are the sizes of the stages that they were made in; empty is one."""
 
     id: str
     task: Task
     experiences: tuple[Experience, ...]
+    stages: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import gymnasium
@@ -20,6 +21,11 @@ class TestCode(EnvironmentContract):
 
 class TestChemistry(EnvironmentContract):
     target = "chemistry"
+
+
+@pytest.mark.skipif(find_spec("reasoning_gym") is None, reason="the extra reasoning-gym is not installed")
+class TestReasoningGym(EnvironmentContract):
+    target = "reasoning_gym"
 
 
 class TestLean(EnvironmentContract):

@@ -6,6 +6,7 @@ if not __name__.startswith("flywheel."):
 TABLE = {
     "code": "flywheel.verifiers.code:CodeVerifier",
     "chemistry": "flywheel.verifiers.chemistry:ChemistryVerifier",
+    "reasoning_gym": "flywheel.verifiers.reasoning_gym:ReasoningGymVerifier",
     "lean": "flywheel.verifiers.lean:LeanVerifier",
     "env_reward": "flywheel.verifiers.env_reward:EnvRewardVerifier",
 }

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from rdkit import Chem
 
 from flywheel.contracts import Knob
-from flywheel.envs.chemistry.family import GROWTH_KNOBS, ChemistryFamily, Made, NoSuchTaskError, grow_reference
+from flywheel.envs.chemistry.family import GROWTH_KNOBS, Made, NoSuchTaskError, grow_reference
+from flywheel.envs.chemistry.mutations import WishListFamily
 from flywheel.verifiers.chemistry_properties import PROPERTIES
 
 
@@ -35,10 +36,11 @@ WINDOWS: dict[str, _Window] = {
 NUM_CONTINUOUS = 4
 
 
-class DescriptorFamily(ChemistryFamily):
+class DescriptorFamily(WishListFamily):
     """Asks ``Give the SMILES of a molecule with mw 60 to 90 and logp -0.2 to 0.6``."""
 
     family = "descriptors"
+    first_wish = 0
     knobs: Mapping[str, Knob] = {
         **GROWTH_KNOBS,
         "heavy_atoms": replace(GROWTH_KNOBS["heavy_atoms"], default=(4, 9)),

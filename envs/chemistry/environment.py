@@ -59,6 +59,11 @@ class ChemistryEnv(ToolEnv):
         """Return the task families."""
         return _families()
 
+    @classmethod
+    def task_key(cls, task: Task) -> str:
+        """Return the canonical key of a task record."""
+        return FormulaFamily().key(task)  # every family's is the same function of the constraints
+
     def describe(self, smiles: str) -> str:
         """Get a molecule's formula, descriptors and functional groups.
 

@@ -11,8 +11,9 @@ from rdkit import Chem
 from rdkit.Chem import rdMolDescriptors
 
 from flywheel.contracts import Knob
-from flywheel.envs.chemistry.family import GROWTH_KNOBS, ChemistryFamily, Made, NoSuchTaskError, grow_reference
+from flywheel.envs.chemistry.family import GROWTH_KNOBS, Made, NoSuchTaskError, grow_reference
 from flywheel.envs.chemistry.growth import formula_of
+from flywheel.envs.chemistry.mutations import WishListFamily
 from flywheel.verifiers.chemistry_groups import pattern
 
 ASKED = (
@@ -23,10 +24,11 @@ ASKED = (
 """Groups that small molecules have."""
 
 
-class FormulaGroupsFamily(ChemistryFamily):
+class FormulaGroupsFamily(WishListFamily):
     """Asks ``Give the SMILES of a molecule C4H9NO unsaturation 1 with amide``."""
 
     family = "formula_groups"
+    first_wish = 1
     knobs: Mapping[str, Knob] = {
         **GROWTH_KNOBS,
         "num_hetero": replace(GROWTH_KNOBS["num_hetero"], low=1, default=(1, 3)),

@@ -6,13 +6,14 @@ import random
 from typing import Any
 
 from flywheel.contracts import Knob
-from flywheel.envs.code.steps import Placed, Step, StepFamily, number
+from flywheel.envs.code.mutations import MutableStepFamily
+from flywheel.envs.code.steps import Placed, Step, number
 from flywheel.types import Knobs
 
 OPENINGS = ("a + b", "a * b", "a - b", "max(a, b)", "min(a, b)", "a + 2 * b", "a * a + b")
 
 
-class Arithmetic(StepFamily):
+class Arithmetic(MutableStepFamily):
     """``f(n)`` or ``f(a, b)``: arithmetic and a little number theory, step by step."""
 
     family = "arithmetic"

@@ -7,15 +7,17 @@ import shutil
 from collections.abc import Mapping
 from typing import ClassVar
 
+from flywheel.canonical import normalised_code
 from flywheel.config import EnvironmentConfig
-from flywheel.contracts import TaskGenerator
+from flywheel.contracts import TaskAuthor, TaskGenerator
+from flywheel.envs.code.authoring import CodeAuthor
 from flywheel.envs.code.families import FAMILIES
 from flywheel.envs.code.problem_sets import FORMATS
 from flywheel.sandbox import shared_pool
 from flywheel.sandbox.judging import run_program, stopped
 from flywheel.sandbox.languages import LANGUAGES, PATH
 from flywheel.tool_env import ToolEnv
-from flywheel.types import Task, Trajectory
+from flywheel.types import Task, Trajectory, content_id
 from flywheel.verifiers.code import explain, run_tests
 from flywheel.verifiers.code_payload import CodePayload
 
@@ -43,6 +45,20 @@ class CodeEnv(ToolEnv):
     def generators(cls) -> Mapping[str, TaskGenerator]:
         """Return the task families."""
         return FAMILIES
+
+    @classmethod
+    def author(cls) -> TaskAuthor:
+        """Return what makes tasks of a model's functions and tests."""
+        return CodeAuthor()
+
+    @classmethod
+    def task_key(cls, task: Task) -> str:
+        """Return the canonical key of a task record: its reference, names and layout aside, or else its tests."""
+        reference = task.payload.get("reference")
+        if isinstance(reference, str):
+            return content_id("reference", normalised_code(reference))
+        tests = [test for name in ("public_tests", "hidden_tests") for test in task.payload.get(name, [])]
+        return content_id("tests", task.payload.get("entry_point"), sorted(map(content_id, tests))) if tests else content_id(task.prompt)
 
     @classmethod
     def section_lacks(cls, config: EnvironmentConfig, backend: str) -> list[str]:

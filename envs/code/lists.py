@@ -6,10 +6,11 @@ import random
 from typing import Any
 
 from flywheel.contracts import Knob
-from flywheel.envs.code.steps import Step, StepFamily, number
+from flywheel.envs.code.mutations import MutableStepFamily
+from flywheel.envs.code.steps import Step, number
 
 
-class Lists(StepFamily):
+class Lists(MutableStepFamily):
     """``f(xs)``: select, order and change the items of a list."""
 
     family = "lists"

@@ -6,7 +6,8 @@ import random
 from typing import Any
 
 from flywheel.contracts import Knob
-from flywheel.envs.code.steps import Step, StepFamily, number
+from flywheel.envs.code.mutations import MutableStepFamily
+from flywheel.envs.code.steps import Step, number
 
 LETTERS = "abcdefghijklmnopqrst"
 
@@ -16,7 +17,7 @@ def letter(rng: random.Random, top: int) -> str:
     return rng.choice(LETTERS[:top])
 
 
-class Strings(StepFamily):
+class Strings(MutableStepFamily):
     """``f(s)``: cut, order and change the characters of a string."""
 
     family = "strings"

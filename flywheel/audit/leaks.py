@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from flywheel.audit.findings import Finding
 from flywheel.errors import ConfigError
 from flywheel.store.reader import Reader
-from flywheel.tasks.source import Family, TaskSource
+from flywheel.tasks.family import Family
+from flywheel.tasks.source import TaskSource
 from flywheel.types import Task
 
 

@@ -37,6 +37,7 @@ FIGURES: Mapping[str, str] = {
     "tools/used_before_submit": "share of judged attempts that called another tool before their last submit",
     "tools/used_before_submit/ENV": "the same for one environment",
     "tokens/rollout": "tokens sampled for the step's attempts",
+    "tokens/useful_share": "share of them in groups with both solved and unsolved attempts",
     "tokens/train": "tokens that the step trained on",
     "tokens_per_s/rollout": "tokens/rollout per second of time/rollout_s",
     "tokens_per_s/train": "tokens/train per second of time/train_s",
@@ -46,6 +47,17 @@ FIGURES: Mapping[str, str] = {
     "time/train_s": "wall time of the optimiser step",
     "time/sync_s": "wall time until the engine served the new weights",
     "time/probe_s": "wall time of the served-against-trainer probe",
+    "allocation/attempts_mean": "mean attempts a group: the weight E[N] that a task has in the gradient under sequential allocation",
+    "allocation/groups": "groups of the step",
+    "allocation/attempts_saved": "attempts that groups were short of rollout.group_size, because they were stopped early",
+    "allocation/backfilled": "groups drawn in place of dead ones",
+    "allocation/skipped": "tasks skipped so far because they were predicted to be solved by all or none",
+    "admission/REASON": "draws refused so far: contaminated, repeat, near_duplicate, near_heldout (flywheel/tasks/admission.py)",
+    "curriculum/brier": "Brier score, over attempts, of the solve rates predicted before the step",
+    "curriculum/raised": "how often a family's knob ranges were raised so far; curriculum/lowered likewise",
+    "curriculum/predicted/ENV/FAMILY/level_L": "believed solve rate in the middle of a level",
+    "curriculum/uncertainty/ENV/FAMILY/level_L": "standard deviation of that belief",
+    "curriculum/share/ENV/FAMILY/level_L": "share of the step's groups",
     "idle/trainer": "share of the step's wall time in which the trainer waited for its batch",
     "idle/engine": "share of the step's wall time in which no completion was being asked of the engine",
     "staleness/mean": "mean number of steps that the policy of a sampled token was behind the one that trained on it",
@@ -193,10 +205,11 @@ def time_figures(groups: Sequence[Group], timings: Timings) -> dict[str, float]:
     """Return the token counts, times and token rates."""
     attempts = [e for group in groups for e in group.experiences]
     sampled = sum(e.trajectory.num_completion_tokens for e in attempts)
+    useful = sum(e.trajectory.num_completion_tokens for group in groups if _kind(group) == "mixed" for e in group.experiences)
     measured = {
         "tokens/rollout": sampled,
+        "tokens/useful_share": useful / sampled if sampled else None,
         "tokens/train": timings.num_train_tokens,
-        "time/journal_s": "time from the last attempt's verdict until the step's records are on the disk; most are written before",
         "time/verify_s": sum(e.verdict.duration_s for e in attempts),
         **{f"time/{f.name}": getattr(timings, f.name) for f in dataclasses.fields(timings) if f.name.endswith("_s")},
         "tokens_per_s/rollout": _rate(sampled, timings.rollout_s),

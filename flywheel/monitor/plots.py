@@ -51,25 +51,6 @@ def plot_heldout(path: Path, rows: Sequence[HeldoutRow], confidence: float) -> N
     _save(figure, path)
 
 
-def plot_levels(path: Path, metrics: Mapping[int, Mapping[str, float]]) -> bool:
-    """Draw the solved rate by family and level over steps as a heat map; return whether there was anything to draw."""
-    names = sorted({name for figures in metrics.values() for name in figures if "/level_" in name and name.startswith("solved/")})
-    steps = [step for step, figures in sorted(metrics.items()) if any(name in figures for name in names)]
-    if not steps:
-        return False
-    rates = [[metrics[step].get(name, float("nan")) for step in steps] for name in names]
-    figure = Figure(figsize=(9, 1.2 + 0.3 * len(names)), layout="constrained")
-    axes = figure.add_subplot()
-    image = axes.imshow(rates, aspect="auto", vmin=0, vmax=1, interpolation="nearest", extent=(0, len(steps), len(names), 0))
-    axes.set_yticks([at + 0.5 for at in range(len(names))], [_name(name.removeprefix("solved/")) for name in names], fontsize=8)
-    ticks = range(0, len(steps), max(1, len(steps) // 10))
-    axes.set_xticks([at + 0.5 for at in ticks], [str(steps[at]) for at in ticks])
-    axes.set_xlabel("step")
-    figure.colorbar(image, label="solved")
-    _save(figure, path)
-    return True
-
-
 def plot_curves(path: Path, metrics: Mapping[int, Mapping[str, float]]) -> None:
     """Draw the solved rates of environments (bold) and families over steps, and held-out pass@1 as points."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")

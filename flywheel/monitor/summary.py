@@ -1,4 +1,4 @@
-"""The end of a run: a table of what changed on held-out tasks, ``summary.json``, ``heldout.png``, ``curves.png`` and ``levels.png``."""
+"""The end of a run: a table of what changed on held-out tasks, ``summary.json``, ``heldout.png``, ``curves.png`` and ``curriculum.png``."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from flywheel.monitor import RunMonitor
+from flywheel.monitor.heat_map import plot_heat_map
 from flywheel.monitor.jsonl import read_metrics, strict_json
-from flywheel.monitor.plots import HeldoutRow, plot_curves, plot_heldout, plot_levels
+from flywheel.monitor.plots import HeldoutRow, plot_curves, plot_heldout
 from flywheel.statistics import TaskScore, bootstrap_ratio_interval, by_family, estimate_pass_at
 from flywheel.store.journal import read_records
 
@@ -52,8 +53,8 @@ def write_summary(run_dir: Path, monitor: RunMonitor, *, confidence: float = 0.9
     (run_dir / "summary.json").write_bytes(strict_json(dataclasses.asdict(summary)))
     plot_curves(run_dir / "curves.png", metrics)
     monitor.image("curves", run_dir / "curves.png")
-    if plot_levels(run_dir / "levels.png", metrics):
-        monitor.image("levels", run_dir / "levels.png")
+    if plot_heat_map(run_dir / "curriculum.png", metrics):
+        monitor.image("curriculum", run_dir / "curriculum.png")
     if summary.heldout:
         plot_heldout(run_dir / "heldout.png", summary.heldout, confidence)
         monitor.image("heldout", run_dir / "heldout.png")

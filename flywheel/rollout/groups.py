@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
@@ -83,28 +84,48 @@ class Collector:
         Raises:
             FlywheelError: the ledger's.
         """
-        self.traffic.waiting += len(tasks) * group_size
         try:
             async with asyncio.TaskGroup() as running:
-                made = [running.create_task(self._group(task, group_size, f"{name}/{i}", ledger)) for i, task in enumerate(tasks)]
+                made = [
+                    running.create_task(
+                        self.group(task, name=f"{name}/{i}", next_stage=lambda made: 0 if made else group_size, ledger=ledger)
+                    )
+                    for i, task in enumerate(tasks)
+                ]
         except ExceptionGroup as errors:  # only the ledger raises, and what it says of one group it says of all
             raise errors.exceptions[0] from errors
         return [group.result() for group in made]
 
-    async def _group(self, task: Task, size: int, name: str, ledger: Ledger | None) -> Group:
+    async def group(
+        self, task: Task, *, name: str, next_stage: Callable[[Sequence[Experience]], int], ledger: Ledger | None = None
+    ) -> Group:
+        """Return the attempts at one task, made in stages until `next_stage`, given the attempts so far, says 0.
+
+        Args:
+            task: What to attempt.
+            name: Makes ids and seeds unique to the group.
+            next_stage: Returns how many attempts come next.
+            ledger: May know the group already; else it is written down.
+
+        Raises:
+            FlywheelError: the ledger's.
+        """
         group_id = content_id("group", name, task.id)
         if ledger is not None and (known := ledger.known(group_id)) is not None:
-            self.traffic.waiting -= size
-            return known
-        group = await self._fresh_group(task, size, group_id)
+            return dataclasses.replace(known, stages=_stages_of(known.experiences, next_stage))
+        experiences: list[Experience] = []
+        stages: list[int] = []
+        while size := next_stage(experiences):
+            self.traffic.waiting += size
+            siblings = range(len(experiences), len(experiences) + size)
+            async with asyncio.TaskGroup() as running:
+                made = [running.create_task(self._attempt(task, group_id, sibling)) for sibling in siblings]
+            experiences += [attempt.result() for attempt in made]
+            stages.append(size)
+        group = Group(id=group_id, task=task, experiences=tuple(experiences), stages=tuple(stages))
         if ledger is not None:
             await ledger.write(group)
         return group
-
-    async def _fresh_group(self, task: Task, size: int, group_id: str) -> Group:
-        async with asyncio.TaskGroup() as running:
-            made = [running.create_task(self._attempt(task, group_id, sibling)) for sibling in range(size)]
-        return Group(id=group_id, task=task, experiences=tuple(attempt.result() for attempt in made))
 
     async def _attempt(self, task: Task, group_id: str, sibling: int) -> Experience:
         async with self.places:
@@ -156,6 +177,16 @@ class Collector:
         except Exception as error:  # noqa: BLE001 - `judge` raises for a malformed task only: nobody's answer is wrong
             return plain_verdict("infra_error", f"{error} (after {time.monotonic() - started:.1f} s)")
         return verdict
+
+
+def _stages_of(experiences: Sequence[Experience], next_stage: Callable[[Sequence[Experience]], int]) -> tuple[int, ...]:
+    """Return the stages that attempts were made in: what the rule said of those before each."""
+    stages: list[int] = []
+    while size := next_stage(experiences[: sum(stages)]):
+        stages.append(size)
+        if sum(stages) >= len(experiences):
+            break
+    return tuple(stages)
 
 
 def plain_verdict(outcome: Outcome, evidence: str) -> Verdict:

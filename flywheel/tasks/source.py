@@ -12,75 +12,24 @@ import hashlib
 import itertools
 import random
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flywheel.config import EnvironmentConfig, Recipe
-from flywheel.contracts import Knob, TaskGenerator, draw_params
+from flywheel.contracts import TaskGenerator, draw_params
 from flywheel.errors import ConfigError
-from flywheel.records import read_records
 from flywheel.registry import closest, resolve
+from flywheel.tasks.admission import Admission
+from flywheel.tasks.curriculum import Curriculum
+from flywheel.tasks.datasets import dataset_tasks
 from flywheel.tasks.env_generator import EnvGenerator
-from flywheel.types import Split, Task, content_id, derive_seed
+from flywheel.tasks.family import Family, family_of
+from flywheel.tasks.records import FiniteGenerator, RecordGenerator, task_records
+from flywheel.types import Knobs, Split, Task, derive_seed
 
 _MAX_DRAWS = 10_000
 _MAX_REPEATS = 8
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Family:
-    """One family in a run: its generator, its share among all families and the knob ranges that the run draws from."""
-
-    env: str
-    generator: TaskGenerator
-    share: float
-    ranges: Mapping[str, tuple[int, int]]
-
-
-class RecordGenerator:
-    """Tasks from a file of task records (JSON lines), drawn by seed.
-
-    Args:
-        path: The file.
-        env: The environment that it belongs to.
-        convert: Makes a task record of a record of another shape.
-
-    Raises:
-        ConfigError: a line is not a task record, or the file has none.
-    """
-
-    knobs: Mapping[str, Knob] = {}
-
-    def __init__(self, path: Path, env: str, convert: Callable[[dict[str, Any]], Mapping[str, Any]] = dict) -> None:
-        self.family = path.stem
-
-        def read(record: dict[str, Any]) -> Task:
-            task = Task.from_json({"env": env, **convert(record)})
-            if task.env != env:
-                raise ValueError(f"env is {task.env!r}, but the file belongs to the environment {env!r}")
-            return task
-
-        self._tasks = list(read_records(path, read))
-        if not self._tasks:
-            raise ConfigError(f"{path}: no task records")
-
-    def generate(self, params: Mapping[str, Any], seed: int) -> Task:
-        """Return the record that the seed picks."""
-        return self._tasks[seed % len(self._tasks)]
-
-    def demonstrate(self, task: Task) -> list[str]:
-        """Records carry no demonstrations."""
-        raise NotImplementedError(
-            "task records carry no demonstrations: set cold_start.steps = 0 and give a model that needs none (not 'tiny')"
-        )
-
-    def key(self, task: Task) -> str:
-        """Return a hash of what the task asks."""
-        return content_id(task.prompt, task.payload)
-
-    def validate(self, task: Task) -> None:
-        """Accept: without a reference solution there is nothing to try."""
+_MAX_SKIPS = 16
 
 
 class TaskSource:
@@ -95,14 +44,52 @@ class TaskSource:
 
     def __init__(self, recipe: Recipe) -> None:
         self._seed = recipe.run.seed
+        self._group_size = recipe.rollout.group_size
+        self._groups_per_step = recipe.rollout.groups_per_step
+        self.num_skipped = 0
         self._heldout_share = recipe.tasks.heldout_share
         self.families: tuple[Family, ...] = tuple(
             family for name, config in recipe.environments.items() for family in _families(name, config)
         )
+        self.admission = Admission(recipe.tasks, self._identity)
+        for family in self.families:
+            if family.is_prose and isinstance(family.generator, FiniteGenerator):
+                held = (task for task in family.generator.tasks if self._split_of(family, task) == "heldout")
+                self.admission.bar((task.id, task.prompt) for task in held)
+        self.curriculum = Curriculum(recipe.curriculum, self.families, recipe.run.seed)
 
     def train(self, index: int) -> Task:
-        """Return training task number `index`: a family by share, knobs uniform in their ranges."""
-        return self._draw(self._family(index), "train", index)
+        """Return training task number `index`, its family and its knobs as the curriculum has it.
+
+        A task that is predicted to be solved by all attempts or by none is skipped before anything is spent on it.
+        """
+        with self.curriculum.lock:
+            return self._child(index) or self._by_plan(index)
+
+    def predicted(self, task: Task) -> float | None:
+        """Return the curriculum's predicted solve rate of a task; None for one of no family of this run."""
+        with self.curriculum.lock:
+            return self.curriculum.predicted(task)
+
+    def _by_plan(self, index: int) -> Task:
+        for skipped in range(_MAX_SKIPS + 1):
+            plan = self.curriculum.plan(index if skipped == 0 else derive_seed("skipped", index, skipped))
+            task = self._draw(plan.family, "train", plan.number, plan.params)
+            if plan.explores or not self.curriculum.is_dead(task, self._group_size) or skipped == _MAX_SKIPS:
+                break
+            self.num_skipped += 1
+        return task
+
+    def drawer(self, step: int) -> Callable[[int], Task]:
+        """Return what draws, and remembers, the training tasks of a step by their place in it; there may be more than usual."""
+        size = self._groups_per_step
+
+        def draw(at: int) -> Task:
+            task = self.train((step - 1) * size + at if at < size else derive_seed("beyond the step's share", step, at))
+            self.recall(task)
+            return task
+
+        return draw
 
     def heldout(self, env: str, count: int) -> list[Task]:
         """Return `count` different held-out tasks of one environment, its families by their shares."""
@@ -133,6 +120,16 @@ class TaskSource:
             seen.add(key)
             yield task, family.generator.demonstrate(task)
 
+    def _child(self, index: int) -> Task | None:
+        """Return the training task that is made of another one, where draw `index` is such a one."""
+        for attempt in range(_MAX_REPEATS):
+            bred = self.curriculum.breeder.child(index if attempt == 0 else derive_seed("bred again", index, attempt))
+            if bred is None:
+                return None
+            if self._admitted(*bred, "train"):
+                return bred[1]
+        return None
+
     def _family(self, index: int) -> Family:
         shares = [family.share for family in self.families]
         return random.Random(derive_seed(self._seed, "family", index)).choices(self.families, shares)[0]
@@ -143,20 +140,55 @@ class TaskSource:
         position = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]) / 2**64
         return "heldout" if position < self._heldout_share else "train"
 
-    def _draw(self, family: Family, split: Split, index: int) -> Task:
+    def _admitted(self, family: Family, task: Task, split: Split, *, repeats: bool = False) -> bool:
+        """Whether a task is of a split and, for training, may be used."""
+        if self._split_of(family, task) != split:
+            return False
+        if split == "heldout" or not self.admission.refuses(is_prose=family.is_prose):
+            return True
+        return self.admission.refusal(task, _key(family, task), is_prose=family.is_prose, repeats=repeats) is None
+
+    def figures(self) -> dict[str, float]:
+        """Return how many tasks were skipped and refused so far (flywheel/monitor/figures.py)."""
+        refused = {f"admission/{reason}": float(count) for reason, count in sorted(self.admission.refused.items())}
+        return {"allocation/skipped": float(self.num_skipped), **refused}
+
+    def recall(self, task: Task) -> None:
+        """Remember a task that was drawn for training, by this process or by one that it goes on from."""
+        family = family_of(self.families, task)
+        if family is not None and self.admission.remembers(is_prose=family.is_prose):
+            with self.curriculum.lock:
+                self.admission.remember(task, _key(family, task), is_prose=family.is_prose)
+
+    def _identity(self, record: Task) -> str | None:
+        """Return the environment and the canonical key of a task record, None where no family can tell."""
+        family = family_of(self.families, record)
+        try:
+            return _key(family, record) if family is not None else None
+        except (ValueError, TypeError, LookupError, AttributeError):  # the payload is not of this family's making
+            return None
+
+    def _draw(self, family: Family, split: Split, index: int, params: Callable[[int], Knobs] | None = None) -> Task:
+        """Return a task of a split; `params` sets the knobs by seed, uniform in the recipe's ranges where absent."""
         # Held-out sets don't depend on the run's seed: runs of several seeds are compared on the same tasks.
         base = ("heldout",) if split == "heldout" else ("train", self._seed)
         for attempt in range(_MAX_DRAWS):
             seed = derive_seed(*base, family.env, family.generator.family, index, attempt)
             try:
-                task = family.generator.generate(draw_params(family.generator.knobs, family.ranges, seed), seed)
+                chosen = params(seed) if params else draw_params(family.generator.knobs, family.ranges, seed)
+                task = family.generator.generate(chosen, seed)
             except ValueError:  # these knobs have no task together
                 continue
-            if self._split_of(family, task) == split:
+            if self._admitted(family, task, split, repeats=attempt >= _MAX_REPEATS):
                 return dataclasses.replace(task, split=split)
         raise ConfigError(
             f"environment {family.env!r}, family {family.generator.family!r}: no {split} task in {_MAX_DRAWS} draws; widen its knob ranges"
+            + (f" (refused so far: {dict(self.admission.refused)}, see [tasks])" if self.admission.refused else "")
         )
+
+
+def _key(family: Family, task: Task) -> str:
+    return f"{family.env}\0{family.generator.key(task)}"
 
 
 def environment_class(name: str, config: EnvironmentConfig) -> Any:
@@ -177,9 +209,13 @@ def _converter(section: str, cls: Any, name: str | None) -> Callable[[dict[str, 
 def _families(name: str, config: EnvironmentConfig) -> list[Family]:
     cls = environment_class(name, config)
     env = getattr(cls, "name", name)
+    given: tuple[str, list[Task]] | None = None
     if config.tasks_file is not None:
-        generator = RecordGenerator(config.tasks_file, env, _converter(name, cls, config.tasks_format))
-        return [Family(env=env, generator=generator, share=config.weight, ranges={})]
+        given = config.tasks_file.stem, task_records(config.tasks_file, env, _converter(name, cls, config.tasks_format))
+    elif config.dataset is not None:
+        given = Path(config.dataset.path).stem, dataset_tasks(config.dataset, env, f"environments.{name}.dataset")
+    if given is not None:
+        return [Family(env=env, generator=RecordGenerator(*given, getattr(cls, "task_key", None)), share=config.weight, ranges={})]
     generators: Mapping[str, TaskGenerator] = cls.generators() if hasattr(cls, "generators") else {}
     if not generators:
         return [Family(env=env, generator=EnvGenerator(env, cls(**config.kwargs)), share=config.weight, ranges={})]

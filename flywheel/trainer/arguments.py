@@ -58,9 +58,9 @@ def grpo_config(recipe: Recipe, output_dir: Path, device: torch.device) -> GRPOC
 
 
 def loss_settings(recipe: Recipe) -> LossSettings:
-    """Return the loss's settings; Dr. GRPO's constant is the most tokens that a step's rollouts could have."""
+    """Return the loss's settings; unless the recipe says it, Dr. GRPO's constant is the most tokens that a step's rollouts could have."""
     rollout, trainer = recipe.rollout, recipe.trainer
-    constant = rollout.groups_per_step * rollout.group_size * rollout.max_tokens_per_episode
+    constant = trainer.token_budget or rollout.groups_per_step * rollout.group_size * rollout.max_tokens_per_episode
     return LossSettings(
         micro_batch_size=trainer.micro_batch_size,
         importance_cap=trainer.importance_cap,

@@ -96,6 +96,7 @@ def test_every_figure_by_hand() -> None:
             "tools/used_before_submit/code": 2 / 4,
             "tools/used_before_submit/my_env": 0.0,
             "tokens/rollout": 126,
+            "tokens/useful_share": 14 / 126,
             "tokens/train": 30,
             "tokens_per_s/rollout": 126 / 4,
             "tokens_per_s/train": 15.0,

@@ -1,0 +1,114 @@
+"""Which tasks may train: no evaluation item, nothing too much like a held-out task, and (where the recipe says so) few repeats.
+
+The split by canonical key, which keeps held-out tasks from training, is `flywheel.tasks.source`'s; this is what a key can't see.
+Prose is compared for families without knobs only (files, data sets, model-written tasks): the tasks of a template are all alike.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from flywheel.config import TasksConfig
+from flywheel.errors import ConfigError
+from flywheel.tasks.similar import SimilarTexts, ngram_hashes
+from flywheel.types import Task
+
+NGRAM = 13  # the length of the usual decontamination n-gram (arXiv:2005.14165, appendix C)
+TEXT_FIELDS = ("prompt", "question", "problem", "instruction", "statement", "text", "input")
+
+
+class Admission:
+    """Refuses tasks, and remembers those that were drawn.
+
+    Args:
+        config: The recipe's ``[tasks]``.
+        identity: Returns the key of a task record, for evaluation files that hold such; None where there is none.
+
+    Raises:
+        ConfigError: an evaluation file can't be read, or a line of it has no text.
+    """
+
+    def __init__(self, config: TasksConfig, identity: Callable[[Task], str | None]) -> None:
+        self._config = config
+        self._known: OrderedDict[str, None] = OrderedDict()
+        self._evaluation_keys: set[str] = set()
+        self._evaluation_ngrams: set[int] = set()
+        self._drawn, self._barred = (
+            SimilarTexts(threshold=config.near_duplicate, max_texts=config.max_known) if config.near_duplicate < 1 else None
+            for _ in range(2)
+        )
+        self.refused: Counter[str] = Counter()
+        for path in config.decontaminate:
+            self._read(path, identity)
+
+    def bar(self, texts: Iterable[tuple[str, str]]) -> None:
+        """Let no task train that is a near-duplicate of these texts, given with their names."""
+        if self._barred is not None:
+            for name, text in texts:
+                self._barred.add(name, text)
+
+    def refuses(self, *, is_prose: bool) -> bool:
+        """Whether there is anything that `refusal` could object to."""
+        return bool(self._evaluation_ngrams) or self.remembers(is_prose=is_prose)
+
+    def refusal(self, task: Task, key: str, *, is_prose: bool, repeats: bool = False) -> str | None:
+        """Return why a task may not train, and count it; None where it may.
+
+        Args:
+            task: The task.
+            key: ``ENV`` and canonical key.
+            is_prose: Compare its prompt with others.
+            repeats: It may be one that was drawn before.
+        """
+        reason = self._refusal(task, key, is_prose=is_prose, repeats=repeats)
+        if reason is not None:
+            self.refused[reason] += 1
+        return reason
+
+    def remembers(self, *, is_prose: bool) -> bool:
+        """Whether there is any use in `remember`."""
+        return self._config.avoid_repeats or (is_prose and self._drawn is not None)
+
+    def remember(self, task: Task, key: str, *, is_prose: bool) -> None:
+        """Remember a task that was drawn."""
+        if self._config.avoid_repeats:
+            self._known[key] = None
+            if len(self._known) > self._config.max_known:
+                self._known.popitem(last=False)
+        if is_prose and self._drawn is not None:
+            self._drawn.add(key, task.prompt)
+
+    def _refusal(self, task: Task, key: str, *, is_prose: bool, repeats: bool) -> str | None:
+        ngrams = self._evaluation_ngrams
+        if key in self._evaluation_keys or (ngrams and not ngrams.isdisjoint(ngram_hashes(task.prompt, NGRAM))):
+            return "contaminated"
+        if key in self._known and not repeats:
+            return "repeat"
+        if not is_prose or self._barred is None or self._drawn is None:
+            return None
+        if self._barred.nearest(task.prompt) is not None:
+            return "near_heldout"
+        return "near_duplicate" if self._drawn.nearest(task.prompt, but=key) is not None else None
+
+    def _read(self, path: Path, identity: Callable[[Task], str | None]) -> None:
+        try:
+            lines = path.read_text("utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"tasks.decontaminate: {path} can't be read ({error}); give files of JSON lines") from None
+        for number, line in enumerate(filter(str.strip, lines), start=1):
+            try:
+                data: Any = json.loads(line)
+            except ValueError as error:
+                raise ConfigError(f"tasks.decontaminate: {path}:{number}: {error}") from None
+            texts = [data[field] for field in TEXT_FIELDS if isinstance(data, dict) and isinstance(data.get(field), str)]
+            if not texts:
+                raise ConfigError(f"tasks.decontaminate: {path}:{number}: expected an object with one of {', '.join(TEXT_FIELDS)}")
+            for text in texts:
+                self._evaluation_ngrams |= ngram_hashes(text, NGRAM)
+            self.bar((f"{path}:{number}.{at}", text) for at, text in enumerate(texts))
+            if {"env", "prompt", "payload"} <= set(data) and (key := identity(Task.from_json(data))) is not None:
+                self._evaluation_keys.add(key)

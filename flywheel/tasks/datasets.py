@@ -1,0 +1,98 @@
+"""Tasks from a Hugging Face data set: hub, folder or file."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from flywheel.config import DatasetConfig
+from flywheel.errors import ConfigError
+from flywheel.tasks.records import record_task
+from flywheel.types import Task
+
+_FORMATS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv"}
+_COLUMN = re.compile(r"\{([^{}]+)\}")
+
+
+def dataset_tasks(config: DatasetConfig, env: str, key: str) -> list[Task]:
+    """Return the rows of a data set as tasks, in order.
+
+    Args:
+        config: The recipe's section.
+        env: The environment that they are for.
+        key: The section's name, for messages.
+
+    Raises:
+        ConfigError: the data set can't be loaded, or a row makes no task.
+    """
+    try:
+        rows = _rows(config)
+    except Exception as error:  # datasets raises all sorts of things for what is not there
+        raise ConfigError(f"{key}: {config.path!r} can't be loaded: {type(error).__name__}: {error}") from error
+    tasks = []
+    for number, row in enumerate(rows):
+        try:
+            tasks.append(row_task(config, row, env))
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"{key}: row {number} of {config.path!r}: {error}") from None
+    if not tasks:
+        raise ConfigError(f"{key}: {config.path!r} has no rows")
+    return tasks
+
+
+def row_task(config: DatasetConfig, row: Mapping[str, Any], env: str) -> Task:
+    """Return one row's task.
+
+    Raises:
+        ValueError: a column that the section names is not there, or the row is not a task record.
+    """
+    if config.prompt is None and config.payload is None:
+        record = {name: value for name, value in row.items() if value is not None}
+        for name in ("payload", "params"):  # a column of mappings of different keys is kept as JSON
+            if isinstance(record.get(name), str):
+                record[name] = json.loads(record[name])
+        return record_task(record, env)
+    prompt = _filled(config.prompt or "{prompt}", row)
+    return record_task({"prompt": prompt, "payload": _filled(config.payload or {}, row)}, env)
+
+
+def _rows(config: DatasetConfig) -> Iterable[Mapping[str, Any]]:
+    from datasets import load_dataset, load_from_disk
+
+    path = Path(config.path).expanduser()
+    options = {"name": config.name, "split": config.split, "revision": config.revision}
+    if path.is_file():
+        if path.suffix not in _FORMATS:
+            raise ValueError(f"expected a file that ends in {', '.join(_FORMATS)}")
+        rows = load_dataset(_FORMATS[path.suffix], data_files=str(path), split="train")
+    elif (path / "dataset_dict.json").is_file():
+        rows = load_from_disk(str(path))[config.split]
+    elif (path / "dataset_info.json").is_file() and (path / "state.json").is_file():
+        rows = load_from_disk(str(path))
+    else:
+        rows = load_dataset(str(path) if path.is_dir() else config.path, **options)
+    chosen: Iterable[Mapping[str, Any]] = rows if config.limit is None else rows.select(range(min(config.limit, len(rows))))
+    return chosen
+
+
+def _filled(template: Any, row: Mapping[str, Any]) -> Any:
+    """Return a template with its ``{column}`` filled in."""
+    if isinstance(template, Mapping):
+        return {name: _filled(value, row) for name, value in template.items()}
+    if isinstance(template, list):
+        return [_filled(value, row) for value in template]
+    if not isinstance(template, str):
+        return template
+    whole = _COLUMN.fullmatch(template)
+    if whole is not None:
+        return _column(whole[1], row)
+    return _COLUMN.sub(lambda found: str(_column(found[1], row)), template)
+
+
+def _column(name: str, row: Mapping[str, Any]) -> Any:
+    if name not in row:
+        raise ValueError(f"no column {name!r}; it has {', '.join(sorted(row))}")
+    return row[name]

@@ -1,0 +1,50 @@
+"""Tasks made of tasks: the generators' own operators, and for every family with knobs three that turn a knob or none."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+
+from flywheel.contracts import Mutator, Operator, TaskGenerator
+from flywheel.types import Task, Verdict
+
+PREFIX = "mutate:"
+KNOB_OPERATORS: Mapping[str, Operator] = {
+    "raise_knob": Operator(direction="harder", help="one knob a step harder"),
+    "lower_knob": Operator(direction="easier", help="one knob a step easier"),
+    "redraw": Operator(direction="same", help="the same knobs, another seed"),
+}
+
+
+def operators_of(generator: TaskGenerator) -> dict[str, Operator]:
+    """Return every operator that a family has, by name."""
+    own = dict(generator.operators) if isinstance(generator, Mutator) else {}
+    return {**(KNOB_OPERATORS if generator.knobs else {}), **own}
+
+
+def is_by_knobs(task: Task) -> bool:
+    """Whether a task's params tell its difficulty: it was generated, or made by turning a knob."""
+    return not task.operator.startswith(PREFIX) or task.operator.removeprefix(PREFIX) in KNOB_OPERATORS
+
+
+def mutated(generator: TaskGenerator, task: Task, failure: Verdict | None, *, operator: str, seed: int) -> Task:
+    """Return the child that `operator` makes of a task.
+
+    Raises:
+        ValueError: it does not fit this task.
+    """
+    if operator not in KNOB_OPERATORS:
+        if not isinstance(generator, Mutator):
+            raise ValueError(f"{generator.family}: no operator {operator!r}")
+        child = generator.mutate(task, failure, operator=operator, seed=seed)
+        if child.parent_id != task.id or child.operator != PREFIX + operator:
+            raise ValueError(f"{generator.family}: {operator} made a child of {child.parent_id!r} by {child.operator!r}; use Task.derived")
+        return child
+    params = {name: int(value) for name, value in task.params.items()}
+    if operator != "redraw":
+        stride = 1 if operator == "raise_knob" else -1
+        fits = [n for n, k in sorted(generator.knobs.items()) if n in params and k.low <= params[n] + stride <= k.high]
+        if not fits:
+            raise ValueError(f"{generator.family}: no knob of {params!r} can be turned")
+        params[random.Random(seed).choice(fits)] += stride
+    return generator.generate(params, seed).derived(task, PREFIX + operator)

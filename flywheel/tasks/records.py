@@ -1,0 +1,91 @@
+"""Tasks that are given: a file of task records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from flywheel.contracts import Knob
+from flywheel.errors import ConfigError
+from flywheel.records import read_records
+from flywheel.types import Task, content_id
+
+
+@runtime_checkable
+class FiniteGenerator(Protocol):
+    """A generator whose tasks can be listed."""
+
+    @property
+    def tasks(self) -> Sequence[Task]:
+        """All of them."""
+        ...
+
+
+def asked(task: Task) -> str:
+    """Return a hash of what a task asks: the key of a task whose environment knows no better one."""
+    return content_id(task.prompt, task.payload)
+
+
+class RecordGenerator:
+    """Given tasks, drawn by seed.
+
+    Args:
+        family: What the family is called.
+        tasks: All tasks, at least one.
+        task_key: The environment's canonical key of a task, if it has one.
+    """
+
+    knobs: Mapping[str, Knob] = {}
+
+    def __init__(self, family: str, tasks: Sequence[Task], task_key: Callable[[Task], str] | None = None) -> None:
+        self.family = family
+        self.tasks = tasks
+        self._task_key = task_key or asked
+
+    def generate(self, params: Mapping[str, Any], seed: int) -> Task:
+        """Return the record that the seed picks."""
+        return self.tasks[seed % len(self.tasks)]
+
+    def demonstrate(self, task: Task) -> list[str]:
+        """Records carry no demonstrations."""
+        raise NotImplementedError(
+            "task records carry no demonstrations: set cold_start.steps = 0 and give a model that needs none (not 'tiny')"
+        )
+
+    def key(self, task: Task) -> str:
+        """Return the environment's canonical key, or a hash of what the task asks."""
+        return self._task_key(task)
+
+    def validate(self, task: Task) -> None:
+        """Accept: without a reference solution there is nothing to try."""
+
+
+def task_records(path: Path, env: str, convert: Callable[[dict[str, Any]], Mapping[str, Any]] = dict) -> list[Task]:
+    """Return the tasks in a file of records (JSON lines).
+
+    Args:
+        path: The file.
+        env: The environment that it belongs to.
+        convert: Makes a task record of a record of another shape.
+
+    Raises:
+        ConfigError: a line is not a task record of the environment, or the file has none.
+    """
+    tasks = list(read_records(path, lambda record: record_task(convert(record), env)))
+    if not tasks:
+        raise ConfigError(f"{path}: no task records")
+    return tasks
+
+
+def record_task(record: Mapping[str, Any], env: str) -> Task:
+    """Return a task record's task.
+
+    Raises:
+        ValueError: it is malformed, or of another environment.
+        TypeError: it is no mapping.
+    """
+    task = Task.from_json({"env": env, **record})
+    if task.env != env:
+        raise ValueError(f"env is {task.env!r}, but the records belong to the environment {env!r}")
+    return task

@@ -1,0 +1,128 @@
+"""``python -m flywheel.write OUT.jsonl --url … --model …``: has a model write tasks for an environment, and keeps those that hold.
+
+OUT.jsonl gets a task record a line, reference solution included: give it to a recipe as ``environments.NAME.tasks_file``. What was
+refused goes to OUT.rejected.jsonl, a line each with the reason. Both are appended to; tasks that are there already count as known.
+Any OpenAI-compatible endpoint will do, the vLLM server of a run among them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flywheel import sandbox
+from flywheel.config import SandboxConfig, TasksConfig
+from flywheel.errors import ConfigError, FlywheelError
+from flywheel.registry import resolve
+from flywheel.tasks.admission import Admission
+from flywheel.tasks.chat_model import EndpointModel
+from flywheel.tasks.documents import SUFFIXES
+from flywheel.tasks.records import task_records
+from flywheel.tasks.writer import TaskWriter
+from flywheel.tasks.writing_prompts import Method, evol_instruct, from_documents, oss_instruct, self_instruct
+from flywheel.types import to_json
+
+METHODS = ("self_instruct", "evol_instruct", "oss_instruct", "document")
+NEAR_DUPLICATE = 0.7
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status: 0, 1 where the model can't be asked, 2 for bad arguments."""
+    parser = argparse.ArgumentParser(prog="python -m flywheel.write", description=__doc__.split("\n\n")[1] if __doc__ else None)
+    parser.add_argument("out", type=Path, help="file of task records to append to")
+    parser.add_argument("--env", default="code", help="environment to write for (default: code)")
+    parser.add_argument("--url", required=True, help="base address of the endpoint, such as http://127.0.0.1:8000/v1")
+    parser.add_argument("--model", required=True, help="the model's name there")
+    parser.add_argument("--api-key-env", default="OPENAI_API_KEY", help="environment variable that holds the key, if one is needed")
+    parser.add_argument("--methods", nargs="+", default=["self_instruct", "evol_instruct"], choices=METHODS)
+    parser.add_argument("--source", type=Path, help="oss_instruct: a folder of source files")
+    parser.add_argument("--documents", type=Path, nargs="+", help=f"document: files, or folders of them, that end in {', '.join(SUFFIXES)}")
+    parser.add_argument("--decontaminate", type=Path, nargs="*", default=[], help="evaluation files (JSON lines) to keep clear of")
+    parser.add_argument("--requests", type=int, default=100, help="how often to ask (default: 100)")
+    parser.add_argument("--concurrency", type=int, default=8)
+    parser.add_argument("--max-tokens", type=int, default=2048)
+    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--sandbox", default="bubblewrap", help="sandbox backend for trying tasks out")
+    args = parser.parse_args(argv)
+    try:
+        counts = asyncio.run(_write(args))
+    except ConfigError as error:
+        for problem in error.problems:
+            print(f"error: {problem}", file=sys.stderr)
+        return 2
+    except FlywheelError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    finally:
+        sandbox.close_shared()
+    print(f"kept {counts.pop('kept', 0)} of {args.requests} in {args.out}; {counts.pop('tokens', 0)} tokens sampled")
+    for reason, count in counts.most_common(10):
+        print(f"  {count:4d} refused: {reason}")
+    return 0
+
+
+async def _write(args: argparse.Namespace) -> Counter[str]:
+    sandbox.configure(SandboxConfig(backend=args.sandbox))
+    env = resolve("envs", args.env)
+    author = env.author() if hasattr(env, "author") else None
+    if author is None:
+        raise ConfigError(f"--env: the environment {args.env!r} has no author for model-written tasks (ToolEnv.author)")
+    config = TasksConfig(near_duplicate=NEAR_DUPLICATE, avoid_repeats=True, decontaminate=args.decontaminate)
+    admission = Admission(config, lambda task: f"{task.env}\0{env.task_key(task)}")
+    if args.out.exists() and args.out.stat().st_size:
+        for task in task_records(args.out, env.name):
+            admission.remember(task, f"{task.env}\0{env.task_key(task)}", is_prose=True)
+    model = EndpointModel(
+        args.url, args.model, api_key=os.environ.get(args.api_key_env), max_tokens=args.max_tokens, temperature=args.temperature
+    )
+    writer = TaskWriter(
+        model,
+        author,
+        task_key=env.task_key,
+        admission=admission,
+        methods=_methods(args),
+        seed=args.seed,
+        concurrency=args.concurrency,
+    )
+    counts: Counter[str] = Counter()
+    rejected = args.out.with_suffix(".rejected.jsonl")
+    with args.out.open("a", encoding="utf-8") as kept, rejected.open("a", encoding="utf-8") as refused:
+        async for written in writer.write(args.requests):
+            counts["tokens"] += written.num_tokens
+            counts[written.reason.split(":")[0] if written.reason else "kept"] += 1
+            if written.task is not None:
+                _line(kept, written.task)
+            else:
+                _line(refused, {"operator": written.operator, "reason": written.reason, "reply": written.reply})
+    await model.close()
+    return counts
+
+
+def _methods(args: argparse.Namespace) -> list[Method]:
+    made: dict[str, Method] = {"self_instruct": self_instruct, "evol_instruct": evol_instruct}
+    if "oss_instruct" in args.methods:
+        if args.source is None or not args.source.is_dir():
+            raise ConfigError(f"oss_instruct needs --source, a folder of source files; got {args.source}")
+        made["oss_instruct"] = oss_instruct(sorted(path for path in args.source.rglob("*.py") if path.stat().st_size))
+    if "document" in args.methods:
+        given = [path for one in args.documents or () for path in (sorted(one.rglob("*")) if one.is_dir() else [one])]
+        made["document"] = from_documents([path for path in given if path.suffix.lower() in SUFFIXES])
+    return [made[name] for name in args.methods]
+
+
+def _line(file: Any, record: Any) -> None:
+    # A lone surrogate, which a model's JSON may hold, is written as JSON spells it.
+    file.write(json.dumps(json.loads(to_json(record)), ensure_ascii=True) + "\n")
+    file.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
