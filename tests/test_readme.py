@@ -63,7 +63,7 @@ def test_the_short_command_finds_the_readers_module_too(folder: Path, tmp_path: 
 
 def test_commands_in_the_readme_exist(folder: Path) -> None:
     text = (ROOT / "README.md").read_text("utf-8")
-    commands = set(re.findall(r"python -m flywheel\.(\w+)", text))
+    commands = set(re.findall(r"python -m flywheel\.(\w+(?:\.\w+)*)", text))
     assert {"train", "eval", "verify"} <= commands
     for name in sorted(commands):
         assert ran(name, "--help", cwd=folder).returncode == 0, name
