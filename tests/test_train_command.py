@@ -288,3 +288,13 @@ def test_a_finished_run_resumes_to_nothing(home: Path, whole: tuple[Path, str]) 
     with closing(sqlite3.connect(run / "journal.sqlite")) as db:
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert not os.path.exists(run / "checkpoints" / ".writing")
+
+
+@pytest.mark.slow
+def test_a_run_ends_when_what_it_was_for_is_solved(home: Path, tmp_path: Path) -> None:
+    """The first evaluation already has letters that were picked right, so the run ends after its first step, and well."""
+    run = tmp_path / "done"
+    done = succeeded("train", *pick_words(home), "--run-dir", str(run), "--run.stop_when_solved", "pick", cwd=home)
+    assert "solved: a task of the family 'pick'" in done.stdout
+    assert [report["step"] for report in records(run, "step")] == [1]
+    assert checkpoint_step(complete_checkpoints(run)[-1]) == 1

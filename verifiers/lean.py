@@ -15,6 +15,7 @@ import difflib
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ from flywheel.verifiers.lean_check import ProofChecker
 from flywheel.verifiers.lean_gate import read_statement, refuse_answer
 from flywheel.verifiers.lean_protocol import LeanBackend, Theorem
 from flywheel.verifiers.lean_recheck import Rechecker
+from flywheel.verifiers.lean_toolchain import Settings
 
 STANDARD_AXIOMS = ("propext", "Classical.choice", "Quot.sound")
 FIELDS = ("header", "statement", "allowed_axioms", "project")
@@ -111,6 +113,20 @@ class LeanVerifier:
             if replayed is not None:
                 checks.append(replayed)
         return self._verdict(checks, started)
+
+    def verify_many(self, pairs: Sequence[tuple[Task, Trajectory]]) -> list[Verdict]:
+        """Return the verdicts on several attempts, in order: their statements are read together, their proofs judged side by side.
+
+        Raises:
+            InfraError: there is no Lean here, or it broke and not by an answer.
+            ValueError: a task's payload is malformed, or its statement does not elaborate.
+        """
+        asked = [(LeanPayload.read(task.payload).theorem, trajectory.answer or "") for task, trajectory in pairs]
+        theorems = [theorem for theorem, answer in asked if refuse_answer(answer) is None]
+        if theorems:
+            self._proofs().ask_all(theorems)
+        with ThreadPoolExecutor(Settings.read().workers, thread_name_prefix="lean-verify") as threads:
+            return list(threads.map(lambda pair: self.verify(*pair), pairs))
 
     def close(self) -> None:
         """Give the shared backend back, or end one's own."""

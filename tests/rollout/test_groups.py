@@ -56,6 +56,18 @@ def test_groups_come_in_the_order_of_tasks_with_ids_of_their_own() -> None:
     assert [e.id for group in again for e in group.experiences] == [e.id for e in experiences]
 
 
+def test_it_is_remembered_which_families_were_solved() -> None:
+    async def solved(word: str) -> set[str]:
+        collector = make_collector(ScriptedPolicy(CHAT, lambda context: call("submit", word=word)), make_recipe(ROOM))
+        await collector.collect([room_task()], 2, name="test")
+        collector.traffic.restart()
+        collector.stage.close()
+        return collector.traffic.solved_families
+
+    assert asyncio.run(solved("blue")) == set()
+    assert asyncio.run(solved("red")) == {room_task().family}
+
+
 def test_a_broken_request_makes_a_fresh_attempt() -> None:
     policy = ScriptedPolicy(CHAT, look_and_submit, broken={1})  # the second turn of the first attempt
     ((first, second),) = [group.experiences for group in collected(policy, [room_task()], places=1)]

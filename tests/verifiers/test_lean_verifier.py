@@ -16,12 +16,12 @@ from flywheel.errors import VerifierError
 from flywheel.types import Task, Trajectory, Verdict
 from flywheel.verifiers import lean_backends
 from flywheel.verifiers.lean import STANDARD_AXIOMS, LeanPayload, LeanVerifier
-from flywheel.verifiers.lean_protocol import Elaborated, Message, ProofState, Step, Theorem
+from flywheel.verifiers.lean_protocol import Elaborated, LeanBackend, Message, ProofState, Step, Theorem
 from flywheel.verifiers.lean_recheck import Rechecker
 from flywheel.verifiers.lean_toolchain import Settings
 from tests.verifiers import lean_hacks
 from tests.verifiers.lean_hacks import HACKS, Hack
-from tests.verifiers.lean_helpers import STATEMENT, repl_backend, write_lean, write_table
+from tests.verifiers.lean_helpers import STATEMENT, file_backend, repl_backend, write_lean, write_table
 
 NEVER = Rechecker(Settings(replay="never"))
 # Statements with proofs by hand, from Lean's own library and basic tactics; the last element is a wrong answer.
@@ -113,6 +113,48 @@ def test_no_hack_passes_a_real_lean(real: LeanVerifier, hack: Hack) -> None:
 def test_references_pass_a_real_lean_and_wrong_answers_fail(real: LeanVerifier, statement: str, proof: str, wrong: str) -> None:
     assert real.verify(*attempt(statement, proof)).outcome == "solved"
     assert real.verify(*attempt(statement, wrong)).outcome == "failed"
+
+
+def test_many_answers_are_judged_in_order_and_their_statements_in_one_process(tmp_path: Path) -> None:
+    statements = ["theorem target : 1 + 1 = 2", "theorem other (p q : Prop) (h : p ∧ q) : q ∧ p", "theorem target : 1 = 2"]
+    asked = [
+        (statements[0], "rfl"),
+        (statements[1], "h"),
+        (statements[1], "⟨h.2, h.1⟩"),
+        (statements[2], "rfl"),
+        (statements[0], "by sorry"),
+    ]
+    backend = Counting(file_backend(write_table(tmp_path)))
+    verifier = LeanVerifier(backend=backend, rechecker=NEVER)
+    verdicts = verifier.verify_many([attempt(*one) for one in asked])
+    assert [verdict.outcome for verdict in verdicts] == ["solved", "failed", "solved", "failed", "failed"]
+    assert backend.num_processes == 1 + 4  # three statements together, four proofs alone
+    with pytest.raises(ValueError, match="statement"):
+        verifier.verify_many([attempt("theorem", "rfl"), attempt(statements[0], "rfl")])
+
+
+class Counting(LeanBackend):
+    """A backend that counts."""
+
+    def __init__(self, inner: LeanBackend) -> None:
+        self.inner, self.name, self.num_processes = inner, inner.name, 0
+
+    @property
+    def version(self) -> str:
+        return self.inner.version
+
+    def elaborate(self, header: str, commands: Any, *, project: str | None = None) -> Elaborated:
+        self.num_processes += 1
+        return self.inner.elaborate(header, commands, project=project)
+
+    def open_goal(self, theorem: Theorem) -> ProofState:
+        return self.inner.open_goal(theorem)
+
+    def run_tactic(self, state: ProofState, tactic: str) -> Step:
+        return self.inner.run_tactic(state, tactic)
+
+    def close(self) -> None:
+        self.inner.close()
 
 
 # ---------------------------------------------------------------- what Lean may say
