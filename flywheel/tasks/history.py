@@ -23,7 +23,7 @@ class CurriculumHistory:
     Args:
         curriculum: What learns; it has not seen any step yet.
         journal: The run's.
-        recall: Told every task of the steps before, where a run goes on.
+        recall: Told every task of every step that is taken in.
     """
 
     def __init__(self, curriculum: Curriculum, journal: Journal, recall: Callable[[Task], None] = lambda task: None) -> None:
@@ -36,7 +36,10 @@ class CurriculumHistory:
         """Take in the groups of a step that is committed."""
         with self._curriculum.lock:
             self.rewind(step - 1)
-            return self._curriculum.update(outcomes_of(groups))
+            outcomes = outcomes_of(groups)
+            for outcome in outcomes:  # a batch that the journal hands out was drawn by another process
+                self._recall(outcome.task)
+            return self._curriculum.update(outcomes)
 
     def snapshot(self, step: int) -> None:
         """Journal the state; called where a checkpoint of `step` was written."""

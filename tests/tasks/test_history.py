@@ -86,6 +86,8 @@ def test_a_step_is_taken_in_from_wherever_the_curriculum_stands(tmp_path: Path) 
     journal = Journal(tmp_path)
     curriculum = make()
     states = live(journal, curriculum, steps=3, snapshots={1})
-    CurriculumHistory(curriculum, journal).learn(3, journal.groups(3))  # at step 3 already: back to 2 first
+    told: list[Task] = []
+    CurriculumHistory(curriculum, journal, told.append).learn(3, journal.groups(3))  # at step 3 already: back to 2 first
     assert curriculum.state() == states[3]
+    assert {g.task.id for g in journal.groups(3)} <= {task.id for task in told}
     journal.close()
