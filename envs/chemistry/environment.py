@@ -17,6 +17,7 @@ from flywheel.envs.chemistry.elucidation import ElucidationFamily
 from flywheel.envs.chemistry.formula import FormulaFamily
 from flywheel.envs.chemistry.formula_groups import FormulaGroupsFamily
 from flywheel.envs.chemistry.forward import ForwardFamily
+from flywheel.envs.chemistry.groups import GroupsFamily
 from flywheel.envs.chemistry.library import library_path
 from flywheel.envs.chemistry.optimise import OptimiseFamily
 from flywheel.envs.chemistry.retrosynthesis import RetrosynthesisFamily
@@ -35,6 +36,7 @@ def _families() -> dict[str, TaskGenerator]:
     families: list[TaskGenerator] = [
         FormulaFamily(),
         FormulaGroupsFamily(),
+        GroupsFamily(),
         DescriptorFamily(),
         ScaffoldFamily(),
         OptimiseFamily(),

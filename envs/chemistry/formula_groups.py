@@ -39,16 +39,16 @@ class FormulaGroupsFamily(WishListFamily):
         """Grow a molecule and ask for its formula and some of its features."""
         reference = grow_reference(params, seed)
         mol = Chem.MolFromSmiles(reference)
-        features = _features(mol)
-        if not features:
+        found = features(mol)
+        if not found:
             raise NoSuchTaskError(f"{reference} has none of the groups that tasks ask for")
-        chosen = sorted(random.Random(seed).sample(sorted(features), min(params["num_groups"], len(features))))
+        chosen = sorted(random.Random(seed).sample(sorted(found), min(params["num_groups"], len(found))))
         formula = formula_of(reference)
-        constraints = [{"kind": "formula", "value": formula.text}, *(features[name] for name in chosen), {"kind": "plausible"}]
+        constraints = [{"kind": "formula", "value": formula.text}, *(found[name] for name in chosen), {"kind": "plausible"}]
         return Made(f"Give the SMILES of a molecule {formula.words} with {' and '.join(chosen)}.", constraints, reference)
 
 
-def _features(mol: Chem.Mol) -> dict[str, dict[str, Any]]:
+def features(mol: Chem.Mol) -> dict[str, dict[str, Any]]:
     """Return the constraints that the molecule meets, by the words that a prompt uses."""
     found: dict[str, dict[str, Any]] = {
         name: {"kind": "functional_group", "name": name} for name in ASKED if mol.HasSubstructMatch(pattern(name))

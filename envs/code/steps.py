@@ -1,7 +1,8 @@
-"""The shape that the code families share: a function described as numbered steps, one line of Python a step.
+"""The shape that the code families share: a function described as numbered steps, a comment and a line of Python a step.
 
-The reference is made with the description, line by line. Hidden inputs are chosen so that near misses are told apart: a step left
-out, a constant one off, two steps swapped. Compositions in which a step does nothing are drawn again.
+The reference is made with the description, step by step; its comments say each step again, so that a small model has one thing to do
+at a time: copy a step, then translate it. Hidden inputs are chosen so that near misses are told apart: a step left out, a constant
+one off, two steps swapped. Compositions in which a step does nothing are drawn again.
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ class StepFamily:
 
     def source_of(self, placed: Sequence[Placed], names: Sequence[str]) -> str:
         """Return the function that the steps describe."""
-        lines = "".join(f"    {p.line}\n" for p in placed)
+        lines = "".join(f"    # {p.phrase}\n    {p.line}\n" for p in placed)
         return f"def f({', '.join(names)}):\n{lines}    return {self.variable}\n"
 
     def battery(self, num_arguments: int) -> tuple[tuple[Any, ...], ...]:

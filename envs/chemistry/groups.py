@@ -1,0 +1,46 @@
+"""Family ``groups``: a plausible molecule that has given functional groups and no more heavy atoms than asked."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import replace
+
+from rdkit import Chem
+
+from flywheel.contracts import Knob
+from flywheel.envs.chemistry.family import GROWTH_KNOBS, ChemistryFamily, Made, NoSuchTaskError, grow_reference
+from flywheel.envs.chemistry.formula_groups import features
+
+
+class GroupsFamily(ChemistryFamily):
+    """Asks ``Give the SMILES of a molecule with alcohol and nitrile, at most 8 heavy atoms``.
+
+    Without the bound on heavy atoms one molecule that has every group would solve every task.
+    """
+
+    family = "groups"
+    knobs: Mapping[str, Knob] = {
+        **GROWTH_KNOBS,
+        "heavy_atoms": replace(GROWTH_KNOBS["heavy_atoms"], low=4, default=(5, 9)),
+        "num_hetero": replace(GROWTH_KNOBS["num_hetero"], low=1, default=(2, 4)),
+        "num_groups": Knob(low=1, high=4, default=(2, 3), help="groups or ring counts asked for, at most"),
+        "tightness": Knob(low=1, high=3, default=(2, 2), help="3 allows no heavy atom more than the reference has, 1 allows two more"),
+    }
+
+    def make(self, params: Mapping[str, int], seed: int) -> Made:
+        """Grow a molecule and ask for some of its groups."""
+        reference = grow_reference(params, seed)
+        mol = Chem.MolFromSmiles(reference)
+        found = features(mol)
+        if not found:
+            raise NoSuchTaskError(f"{reference} has none of the groups that tasks ask for")
+        chosen = sorted(random.Random(seed).sample(sorted(found), min(params["num_groups"], len(found))))
+        most = mol.GetNumHeavyAtoms() + 3 - params["tightness"]
+        constraints = [
+            *(found[name] for name in chosen),
+            {"kind": "property", "name": "heavy_atoms", "max": most},
+            {"kind": "plausible"},
+        ]
+        wanted = " and ".join(filter(None, [", ".join(chosen[:-1]), chosen[-1]]))
+        return Made(f"Give the SMILES of a molecule with {wanted}, at most {most} heavy atoms.", constraints, reference)
