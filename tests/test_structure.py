@@ -180,7 +180,7 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
     used = third_party(CODE) - OPTIONAL
     assert not used - runs, f"imported and not in pyproject's dependencies: {sorted(used - runs)}"
     assert not runs - used, f"in pyproject's dependencies and imported nowhere: {sorted(runs - used)}"
-    others = third_party(sources("tests", "benchmarks", "tools")) - OPTIONAL
+    others = third_party(sources("tests", "benchmarks", "tools")) - (OPTIONAL - dev)
     assert others - runs == dev, f"tests and tools import {sorted(others - runs)}, pyproject's extra dev has {sorted(dev)}"
 
 
