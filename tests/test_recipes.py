@@ -83,7 +83,7 @@ def test_its_held_out_tasks_suffice_and_never_train(name: str) -> None:
     assert not held & {key(task) for task in first_steps}
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if name in ALSO else []) for name in RECIPES])
 def test_it_takes_two_steps(name: str, tmp_path: Path) -> None:
     here = {**HERE, **ALSO.get(name, {}), "run.dir": str(tmp_path), "run.cache_dir": str(tmp_path / "cache")}
     succeeded("train", name, *overrides(here), cwd=tmp_path)

@@ -48,10 +48,17 @@ class Place:
         """The theorem's whole name."""
         return f"{self.namespace}.{self.statement.name}"
 
+    @property
+    def opening(self) -> str:
+        """What stands before the proof, ``:=`` included."""
+        name, signature = self.statement.name, self.statement.signature
+        gap = "" if signature.startswith(".{") else " "
+        end = "\n" if "--" in signature.rpartition("\n")[2] else " "  # a comment at its end must not swallow what follows
+        return f"namespace {self.namespace}\ntheorem {name}{gap}{signature}{end}:="
+
     def declaration(self, body: str) -> str:
         """Return the commands that declare the theorem with a proof."""
-        opening = f"namespace {self.namespace}\ntheorem {self.statement.name} {self.statement.signature} :="
-        return f"{opening} {body}\nend {self.namespace}"
+        return f"{self.opening} {body}\nend {self.namespace}"
 
     def scrub(self, text: str) -> str:
         """Return a text without the nonce, so that the same answer gets the same evidence."""
@@ -99,7 +106,7 @@ class ProofChecker:
         wrong = next((m for m in said if m.severity == "error"), None) or next((m for m in said if _SORRY.search(m.text)), None)
         if wrong is not None:
             # Lines of the answer begin after the namespace, the statement's own lines and the bracket.
-            line = wrong.line - place.statement.signature.count("\n") - 2
+            line = wrong.line - place.opening.count("\n") - 1
             name = "sorry" if _SORRY.search(wrong.text) else "elaborates"
             where = f"line {line}: " if line > 0 else ""
             checks.append(Check(name=name, passed=False, detail=place.scrub(f"{where}{wrong.text}")[:MAX_SHOWN]))

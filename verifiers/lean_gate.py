@@ -132,7 +132,7 @@ def read_statement(statement: str) -> Statement:
         if at and token.kind == "word" and token.text in ("theorem", "lemma", "axiom", "def", "example", "end"):
             raise ValueError(f"statement has a second command in it: {token.text!r}")
     namespace, _, name = words[1].removeprefix("_root_.").rpartition(".") if "«" not in words[1] else ("", "", words[1])
-    return Statement(namespace=namespace, name=name, signature=text[text.index(words[1]) + len(words[1]) :].strip())
+    return Statement(namespace=namespace, name=name, signature=text[tokens[1].end :].strip())
 
 
 def refuse_statement(statement: str) -> Refusal | None:

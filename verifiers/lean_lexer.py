@@ -40,11 +40,12 @@ _BLOCKS = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Token:
-    """One token. `glued` says that no space, comment or string stands before it; `line` counts from 1."""
+    """One token. `glued` says that no space, comment or string stands before it; `line` counts from 1, `end` is where it ends."""
 
     kind: Kind
     text: str
     line: int
+    end: int
     glued: bool
 
     @property
@@ -112,7 +113,7 @@ class _Reader:
 
     def _take(self, kind: Kind, end: int) -> None:
         text = self.text[self.at : end]
-        self.tokens.append(Token(kind=kind, text=text, line=self.line, glued=self.glued))
+        self.tokens.append(Token(kind=kind, text=text, line=self.line, end=end, glued=self.glued))
         self.line += text.count("\n")
         self.at, self.glued = end, True
 

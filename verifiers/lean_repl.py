@@ -6,13 +6,12 @@ it at run time; its pool has no say on whose fault a crash was. What it serves w
 
 from __future__ import annotations
 
-import itertools
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from flywheel.errors import VerifierError
+from flywheel.verifiers.lean_check import Place
 from flywheel.verifiers.lean_gate import read_statement
 from flywheel.verifiers.lean_pool import ReplPool
 from flywheel.verifiers.lean_process import ReplProcess, Watch, read_messages
@@ -51,8 +50,6 @@ class ReplBackend:
         self._watch = Watch(cpu_s=self.settings.cpu_s, idle_s=_IDLE_S, wall_s=20 * self.settings.cpu_s, memory_bytes=memory)
         self._header_watch = Watch(cpu_s=self.settings.header_cpu_s, idle_s=2 * _IDLE_S, wall_s=3600.0, memory_bytes=memory)
         self.pool = ReplPool(self._start, **{"capacity": self.settings.workers, "recycle_bytes": memory // 2, **pool})
-        self._names = itertools.count()
-        self._lock = threading.Lock()
 
     @property
     def version(self) -> str:
@@ -162,15 +159,13 @@ class ReplBackend:
     # ------------------------------------------------------------ tactics
 
     def _opened(self, process: ReplProcess, theorem: Theorem) -> tuple[ProofState, int]:
-        parts = read_statement(theorem.statement)
+        place = Place.fresh(read_statement(theorem.statement))
         env = self._header(process, theorem.header)
-        space = f"Goal{next(self._names)}" if not parts.namespace else f"{parts.namespace}.Goal{next(self._names)}"
-        command = f"namespace {space}\ntheorem {parts.name} {parts.signature} := by sorry"
-        answer = process.ask({"cmd": command, "env": env}, self._watch)
+        answer = process.ask({"cmd": place.declaration("by sorry"), "env": env}, self._watch)
         error = next((message.text for message in read_messages(answer) if message.severity == "error"), None)
         sorries = answer.get("sorries")
         if error is not None or not isinstance(sorries, list) or len(sorries) != 1:
-            raise ValueError(f"lean payload: the statement does not elaborate: {error or answer}"[:500])
+            raise ValueError(place.scrub(f"lean payload: the statement does not elaborate: {error or answer}")[:500])
         number = int(sorries[0]["proofState"])
         goals = (str(sorries[0]["goal"]),)
         return ProofState(theorem=theorem, goals=goals, handle=(process.serial, number)), number

@@ -42,7 +42,7 @@ class ScriptedTactics:
         got = self.elaborate(theorem.header, [place.declaration(body)], project=theorem.project)
         if got.broke is not None:
             return Step(error=f"{got.broke}: the tactic {'reached a limit' if got.broke == 'limit' else 'broke Lean'}")
-        by_line = 3 + place.statement.signature.count("\n")
+        by_line = place.opening.count("\n") + 2
         errors = [m for m in got.messages[0] if m.severity == "error"]
         left = [m for m in errors if m.text.startswith(_LEFT) and m.line == by_line]
         other = next((m for m in errors if m not in left), None)

@@ -17,7 +17,7 @@ from flywheel.envs.lean.search import Budget, Candidate, Method, ProofSearch, ac
 from flywheel.types import Outcome, Trajectory, Verdict
 from flywheel.verifiers.lean import LeanVerifier
 from flywheel.verifiers.lean_protocol import ProofState, Step, Theorem
-from flywheel.verify import Bench
+from flywheel.verify import parse_line
 from tests.envs.lean_oracle import Oracle, learn, learning
 from tests.scripted import ScriptedPolicy, call, make_chat
 
@@ -175,9 +175,9 @@ def test_a_policy_is_evaluated_with_search(capsys: pytest.CaptureFixture[str], t
     assert "1 of 2 proved" in printed.err
     lines = [json.loads(line) for line in printed.out.splitlines()]
     assert [line["answer"] for line in lines] == ["by\n  assumption", None]
-    bench = Bench()
-    assert json.loads(bench.reply(printed.out.splitlines()[0].encode(), 1).line)["outcome"] == "solved"
-    bench.close()
+    task, answer = parse_line(printed.out.splitlines()[0].encode())
+    proof = Trajectory(task_id=task.id, turns=(), stop_reason="terminated", answer=answer)
+    assert LeanVerifier(backend=Oracle()).verify(task, proof).outcome == "solved"
     (tmp_path / "bad.jsonl").write_text('{"prompt": "?", "payload": {}}\n')
     assert prove.main(["basic", str(tmp_path / "bad.jsonl")]) == 1
     assert "bad.jsonl:1: lean payload" in capsys.readouterr().err

@@ -133,6 +133,8 @@ def test_a_statement_is_taken_apart() -> None:
     assert (got.namespace, got.name) == ("Nat", "foo")
     assert got.signature == ".{u} (p q : Prop) (h : p := by trivial) : let x := 1; p → q"
     assert read_statement("lemma a : True").namespace == ""
+    assert read_statement("theorem t : True").signature == ": True"
+    assert read_statement("theorem /- r -/ r /- r -/ (r : Nat) : r = r").signature == "/- r -/ (r : Nat) : r = r"
 
 
 @pytest.mark.parametrize(

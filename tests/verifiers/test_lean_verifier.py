@@ -16,6 +16,8 @@ from flywheel.errors import VerifierError
 from flywheel.types import Task, Trajectory, Verdict
 from flywheel.verifiers import lean_backends
 from flywheel.verifiers.lean import STANDARD_AXIOMS, LeanPayload, LeanVerifier
+from flywheel.verifiers.lean_check import Place
+from flywheel.verifiers.lean_gate import read_statement
 from flywheel.verifiers.lean_protocol import Elaborated, LeanBackend, Message, ProofState, Step, Theorem
 from flywheel.verifiers.lean_recheck import Rechecker
 from flywheel.verifiers.lean_toolchain import Settings
@@ -259,6 +261,18 @@ def test_a_report_against_the_proof_is_a_failure(changed: Any, check: str) -> No
 def test_a_report_that_is_not_as_it_must_be_is_no_verdict(report: Any) -> None:
     with pytest.raises(VerifierError):
         verdict_on([], report)
+
+
+def test_a_statement_is_declared_as_it_stands() -> None:
+    for statement, opening in (
+        ("theorem Nat.t (p : Prop) : p", "namespace Nat.N\ntheorem t (p : Prop) : p :="),
+        ("lemma t.{u} (α : Type u) : α = α", "namespace N\ntheorem t.{u} (α : Type u) : α = α :="),
+        ("theorem t : True -- easy", "namespace N\ntheorem t : True -- easy\n:="),
+    ):
+        place = Place(nonce="N", statement=read_statement(statement))
+        assert place.opening == opening
+        assert place.declaration("rfl").split("\n")[-1] == f"end {place.namespace}"
+    assert Place.fresh(read_statement("theorem t : True")) != Place.fresh(read_statement("theorem t : True"))
 
 
 # ---------------------------------------------------------------- payload
