@@ -22,10 +22,11 @@ class GroupsFamily(ChemistryFamily):
     family = "groups"
     knobs: Mapping[str, Knob] = {
         **GROWTH_KNOBS,
-        "heavy_atoms": replace(GROWTH_KNOBS["heavy_atoms"], low=4, default=(5, 9)),
-        "num_hetero": replace(GROWTH_KNOBS["num_hetero"], low=1, default=(2, 4)),
+        "heavy_atoms": replace(GROWTH_KNOBS["heavy_atoms"], low=4, default=(5, 12)),
+        "num_hetero": replace(GROWTH_KNOBS["num_hetero"], low=1, default=(2, 5)),
+        "hetero_kinds": replace(GROWTH_KNOBS["hetero_kinds"], default=(3, 5)),
         "num_groups": Knob(low=1, high=4, default=(2, 3), help="groups or ring counts asked for, at most"),
-        "tightness": Knob(low=1, high=3, default=(2, 2), help="3 allows no heavy atom more than the reference has, 1 allows two more"),
+        "tightness": Knob(low=1, high=3, default=(1, 3), help="3 allows no heavy atom more than the reference has, 1 allows two more"),
     }
 
     def make(self, params: Mapping[str, int], seed: int) -> Made:
