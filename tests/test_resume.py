@@ -19,7 +19,7 @@ from tests.command_line import ATTEMPTS, STEPS, pick_words, records
 from tests.forked_runs import Runs, Started
 
 # What a clock says is never the same twice, a replayed batch met no fault, and the probe is of tokens that nobody trains on.
-UNREPEATED = ("time/", "faults/", "tokens_per_s/", "idle/", "policy/probe_gap")
+UNREPEATED = ("allocation/", "time/", "faults/", "tokens_per_s/", "idle/", "policy/probe_gap")
 EXACT = ("--run.deterministic", "true")
 Kill = Callable[[Started, Path], None]
 

@@ -28,4 +28,4 @@ def test_what_an_offline_run_wrote_is_what_the_run_folder_has(home: Path, tmp_pa
     assert any(row["advantage"] is not None for row in table)
     assert steps[2]["tables/heldout/nrows"] == 2
     pictures = {name.split("/")[1] for row in rows for name in row if name.startswith("plots/")}
-    assert pictures == {"curves", "heldout"}  # letters have no difficulty levels
+    assert pictures == {"curriculum", "curves", "heldout"}

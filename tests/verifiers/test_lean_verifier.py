@@ -368,6 +368,8 @@ def test_the_bulk_command_without_lean_refuses_hacks_and_says_what_is_missing(tm
 
 
 def test_the_shared_backend_is_shared_and_closed_by_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lean_backends, "_shared", None)  # whatever environment an earlier test left open
+    monkeypatch.setattr(lean_backends, "_users", 0)
     monkeypatch.setenv("FLYWHEEL_LEAN_BACKEND", f"{__name__}:Closable")
     first, second = lean_backends.acquire_shared(), lean_backends.acquire_shared()
     assert first is second
