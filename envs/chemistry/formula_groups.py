@@ -38,17 +38,25 @@ class FormulaGroupsFamily(WishListFamily):
     def make(self, params: Mapping[str, int], seed: int) -> Made:
         """Grow a molecule and ask for its formula and some of its features."""
         reference = grow_reference(params, seed)
-        mol = Chem.MolFromSmiles(reference)
-        found = features(mol)
-        if not found:
-            raise NoSuchTaskError(f"{reference} has none of the groups that tasks ask for")
-        chosen = sorted(random.Random(seed).sample(sorted(found), min(params["num_groups"], len(found))))
+        chosen = choose_features(reference, params["num_groups"], seed)
         formula = formula_of(reference)
-        constraints = [{"kind": "formula", "value": formula.text}, *(found[name] for name in chosen), {"kind": "plausible"}]
+        constraints = [{"kind": "formula", "value": formula.text}, *chosen.values(), {"kind": "plausible"}]
         return Made(f"Give the SMILES of a molecule {formula.words} with {' and '.join(chosen)}.", constraints, reference)
 
 
-def features(mol: Chem.Mol) -> dict[str, dict[str, Any]]:
+def choose_features(reference: str, count: int, seed: int) -> dict[str, dict[str, Any]]:
+    """Return up to `count` constraints that the molecule meets, in order of the words that a prompt uses for them.
+
+    Raises:
+        NoSuchTaskError: it has nothing that tasks ask for.
+    """
+    found = _features(Chem.MolFromSmiles(reference))
+    if not found:
+        raise NoSuchTaskError(f"{reference} has none of the groups that tasks ask for")
+    return {name: found[name] for name in sorted(random.Random(seed).sample(sorted(found), min(count, len(found))))}
+
+
+def _features(mol: Chem.Mol) -> dict[str, dict[str, Any]]:
     """Return the constraints that the molecule meets, by the words that a prompt uses."""
     found: dict[str, dict[str, Any]] = {
         name: {"kind": "functional_group", "name": name} for name in ASKED if mol.HasSubstructMatch(pattern(name))

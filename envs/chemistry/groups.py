@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from dataclasses import replace
 
 from rdkit import Chem
 
 from flywheel.contracts import Knob
-from flywheel.envs.chemistry.family import GROWTH_KNOBS, ChemistryFamily, Made, NoSuchTaskError, grow_reference
-from flywheel.envs.chemistry.formula_groups import features
+from flywheel.envs.chemistry.family import GROWTH_KNOBS, ChemistryFamily, Made, grow_reference
+from flywheel.envs.chemistry.formula_groups import choose_features
 
 
 class GroupsFamily(ChemistryFamily):
@@ -32,16 +31,13 @@ class GroupsFamily(ChemistryFamily):
     def make(self, params: Mapping[str, int], seed: int) -> Made:
         """Grow a molecule and ask for some of its groups."""
         reference = grow_reference(params, seed)
-        mol = Chem.MolFromSmiles(reference)
-        found = features(mol)
-        if not found:
-            raise NoSuchTaskError(f"{reference} has none of the groups that tasks ask for")
-        chosen = sorted(random.Random(seed).sample(sorted(found), min(params["num_groups"], len(found))))
-        most = mol.GetNumHeavyAtoms() + 3 - params["tightness"]
+        chosen = choose_features(reference, params["num_groups"], seed)
+        most = Chem.MolFromSmiles(reference).GetNumHeavyAtoms() + 3 - params["tightness"]
         constraints = [
-            *(found[name] for name in chosen),
+            *chosen.values(),
             {"kind": "property", "name": "heavy_atoms", "max": most},
             {"kind": "plausible"},
         ]
-        wanted = " and ".join(filter(None, [", ".join(chosen[:-1]), chosen[-1]]))
+        names = list(chosen)
+        wanted = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
         return Made(f"Give the SMILES of a molecule with {wanted}, at most {most} heavy atoms.", constraints, reference)
