@@ -1,4 +1,4 @@
-"""The pictures of a run: held-out pass rates before and after, solved rates over steps, and by difficulty level. Files only."""
+"""The pictures of a run: held-out pass rates before and after and solved rates over steps. Files only."""
 
 from __future__ import annotations
 
