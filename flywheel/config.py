@@ -208,6 +208,35 @@ class CurriculumConfig(Section):
     hopeless_below: float = Field(0.05, ge=0, lt=1, description="One solved less often than this everywhere has them lowered.")
 
 
+class LearningConfig(Section):
+    """``[learning]``: what trains beside the on-policy groups (flywheel/hindsight). All of it is off by default.
+
+    Shares are of the step's on-policy training tokens; λ, the weight of all supervised rows together, is ``trainer.ce_weight``.
+    """
+
+    hindsight_share: float = Field(0.0, ge=0, le=1, description="Most tokens of failures relabelled as what they did solve.")
+    repair_share: float = Field(0.0, ge=0, le=1, description="Most tokens of failures followed by their repair.")
+    distill_share: float = Field(0.0, ge=0, le=1, description="Most tokens of the policy's own solved attempts, by imitation.")
+    anchor_floor: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Least share of the supervised tokens that reference solutions have, so that the policy's own don't take over.",
+    )
+    trivial_above: float = Field(
+        0.8, gt=0, le=1, description="Relabelled tasks that are predicted to be solved more often than this are dropped."
+    )
+    max_uses: int = Field(2, ge=1, description="Steps that one supervised row may train in.")
+    max_age: int = Field(50, ge=1, description="Steps after which a supervised row that waits is dropped.")
+    pool_size: int = Field(4096, ge=1, description="Supervised rows that wait; beyond it the oldest are dropped.")
+    retry_size: int = Field(0, ge=0, description="All-failed tasks kept to be tried again; 0: none.")
+    retry_share: float = Field(0.25, ge=0, le=1, description="Most groups of a step that are such tasks.")
+    retry_above: float = Field(0.05, ge=0, lt=1, description="Predicted solve rate that such a task needs.")
+    replay_staleness: int = Field(
+        20, ge=0, description="Most steps that an own success may be old to join an all-failed group of its task; 0: none joins."
+    )
+
+
 class SandboxConfig(Section):
     """``[sandbox]``: where model text runs."""
 
@@ -292,6 +321,7 @@ class Recipe(Section):
     environments: dict[str, EnvironmentConfig] = Field(min_length=1)
     tasks: TasksConfig = TasksConfig()
     curriculum: CurriculumConfig = CurriculumConfig()
+    learning: LearningConfig = LearningConfig()
     sandbox: SandboxConfig = SandboxConfig()
     store: StoreConfig = StoreConfig()
     trainer: TrainerConfig = TrainerConfig()
