@@ -152,10 +152,27 @@ class Mutator(Protocol):
 
 
 class Relabeller(Protocol):
-    """Turns a failure into tasks that it does solve."""
+    """Turns a failure into tasks that it does solve.
+
+    An environment names its relabellers in an optional classmethod ``relabellers() -> Sequence[Relabeller]``. They work in a thread,
+    on failed and truncated attempts only, and what they return is verified again, by the new task's own verifier, before it trains
+    anything (`flywheel.hindsight.harvest`). The trajectory's turns are the attempt's own as far as they are kept; a turn without
+    completion ids (a closing submit, say) is rendered. One optional member: ``trivial(task) -> Sequence[str]``, answers to a task of
+    its making that cost nothing to think of and have to fail.
+    """
+
+    @property
+    def name(self) -> str:
+        """What the new tasks' operator says after ``hindsight:``; a class attribute will do."""
+        ...
 
     def relabel(self, task: Task, trajectory: Trajectory, verdict: Verdict) -> list[tuple[Task, Trajectory]]:
-        """Return new tasks (with `parent_id`) and trajectories, to be verified before they train anything."""
+        """Return new tasks (``made.derived(task, "hindsight:NAME")``) and trajectories. Same arguments, same result.
+
+        Raises:
+            NotRelabelledError: there is nothing to make of this attempt; an empty list says the same without a reason.
+            InfraError: something broke that is not the attempt's fault.
+        """
         ...
 
 

@@ -43,3 +43,7 @@ class VerifierError(InfraError):
 
 class RunStopped(FlywheelError):  # noqa: N818 - not an error: somebody asked for it
     """The run was asked to stop (Ctrl-C, SIGTERM): finish what is at hand, write a checkpoint and leave."""
+
+
+class NotRelabelledError(FlywheelError):
+    """A relabeller can make nothing of an attempt. The message says why in a few words that hold nothing of the attempt: it is counted."""
