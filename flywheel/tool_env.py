@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from flywheel.config import EnvironmentConfig
-from flywheel.contracts import TaskAuthor, TaskGenerator, draw_params
+from flywheel.contracts import Relabeller, TaskAuthor, TaskGenerator, draw_params
 from flywheel.errors import InfraError
 from flywheel.registry import resolve
 from flywheel.types import Task, ToolCall, Trajectory, Turn, Verdict, content_id, derive_seed
@@ -127,6 +127,11 @@ class ToolEnv(gymnasium.Env[str, str]):
     def author(cls) -> TaskAuthor | None:
         """Return what turns a model's text into tasks of this environment; None where models write none for it."""
         return None
+
+    @classmethod
+    def relabellers(cls) -> Sequence[Relabeller]:
+        """Return what makes new tasks of failed attempts (`flywheel.hindsight`)."""
+        return ()
 
     @classmethod
     def lacks(cls) -> Sequence[str]:

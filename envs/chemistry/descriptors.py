@@ -50,7 +50,10 @@ class DescriptorFamily(WishListFamily):
 
     def make(self, params: Mapping[str, int], seed: int) -> Made:
         """Grow a molecule and ask for windows round its descriptors."""
-        reference = grow_reference(params, seed)
+        return self.about(grow_reference(params, seed), params, seed)
+
+    def about(self, reference: str, params: Mapping[str, int], seed: int) -> Made:
+        """Ask for windows round the molecule's descriptors."""
         mol, rng = Chem.MolFromSmiles(reference), random.Random(seed)
         names = list(WINDOWS)
         first = rng.choice(names[:NUM_CONTINUOUS])

@@ -43,7 +43,11 @@ class ElucidationFamily(ChemistryFamily):
 
     def make(self, params: Mapping[str, int], seed: int) -> Made:
         """Assemble a molecule and measure it."""
-        mol, rng = assemble(params, seed), random.Random(seed)
+        return self.about(Chem.MolToSmiles(assemble(params, seed)), params, seed)
+
+    def about(self, reference: str, params: Mapping[str, int], seed: int) -> Made:
+        """Measure the molecule and ask for it."""
+        mol, rng = Chem.MolFromSmiles(reference), random.Random(seed)
         formula = CalcMolFormula(mol)
         constraints: list[dict[str, Any]] = [{"kind": "formula", "value": formula}]
         said = []
@@ -56,9 +60,7 @@ class ElucidationFamily(ChemistryFamily):
         constraints += [{"kind": "functional_group", "name": name} for name in present]
         constraints += [{"kind": "functional_group", "name": name, "min_count": 0, "max_count": 0} for name in absent]
         said += [*present, *(f"no {name}" for name in absent)]
-        return Made(
-            f"Give the SMILES of a molecule {formula}: {', '.join(said)}.", [*constraints, {"kind": "plausible"}], Chem.MolToSmiles(mol)
-        )
+        return Made(f"Give the SMILES of a molecule {formula}: {', '.join(said)}.", [*constraints, {"kind": "plausible"}], reference)
 
     def split_key(self, task: Task) -> str:
         """Return the formula: all that is known of one composition lies on one side."""

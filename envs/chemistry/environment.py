@@ -6,47 +6,19 @@ The tools run in the killable worker (`flywheel.envs.chemistry.workbench`): what
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from flywheel.contracts import TaskGenerator
-from flywheel.envs.chemistry.completion import CompletionFamily
-from flywheel.envs.chemistry.descriptors import DescriptorFamily
-from flywheel.envs.chemistry.elucidation import ElucidationFamily
-from flywheel.envs.chemistry.formula import FormulaFamily
-from flywheel.envs.chemistry.formula_groups import FormulaGroupsFamily
-from flywheel.envs.chemistry.forward import ForwardFamily
-from flywheel.envs.chemistry.groups import GroupsFamily
+from flywheel.contracts import Relabeller, TaskGenerator
+from flywheel.envs.chemistry.families import families
 from flywheel.envs.chemistry.library import library_path
-from flywheel.envs.chemistry.optimise import OptimiseFamily
-from flywheel.envs.chemistry.retrosynthesis import RetrosynthesisFamily
-from flywheel.envs.chemistry.scaffold import ScaffoldFamily
-from flywheel.envs.chemistry.stereo import StereoFamily
+from flywheel.envs.chemistry.relabel import ChemistryRelabeller, answer_keys
 from flywheel.tool_env import ToolEnv
 from flywheel.types import Task, Trajectory, to_json
 from flywheel.verifiers.chemistry_pool import Reply, WorkerPool, acquire_shared, release_shared
 
 MAX_SENT_CHARS = 3_000
 WORKBENCH = "flywheel.envs.chemistry.workbench"
-
-
-@cache
-def _families() -> dict[str, TaskGenerator]:
-    families: list[TaskGenerator] = [
-        FormulaFamily(),
-        FormulaGroupsFamily(),
-        GroupsFamily(),
-        DescriptorFamily(),
-        ScaffoldFamily(),
-        OptimiseFamily(),
-        CompletionFamily(),
-        StereoFamily(),
-        RetrosynthesisFamily(),
-        ForwardFamily(),
-        ElucidationFamily(),
-    ]
-    return {family.family: family for family in families}
 
 
 class ChemistryEnv(ToolEnv):
@@ -59,12 +31,22 @@ class ChemistryEnv(ToolEnv):
     @classmethod
     def generators(cls) -> Mapping[str, TaskGenerator]:
         """Return the task families."""
-        return _families()
+        return families()
 
     @classmethod
     def task_key(cls, task: Task) -> str:
         """Return the canonical key of a task record."""
-        return FormulaFamily().key(task)  # every family's is the same function of the constraints
+        return families()["formula"].key(task)  # every family's is the same function of the constraints
+
+    @classmethod
+    def answer_keys(cls, answers: Sequence[str]) -> list[str | None]:
+        """Return the InChIKeys of molecules that were answered; None for what is none."""
+        return answer_keys(answers)
+
+    @classmethod
+    def relabellers(cls) -> Sequence[Relabeller]:
+        """Return what asks for the molecule that was made."""
+        return (ChemistryRelabeller(),)
 
     def describe(self, smiles: str) -> str:
         """Get a molecule's formula, descriptors and functional groups.

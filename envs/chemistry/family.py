@@ -47,6 +47,14 @@ class ChemistryFamily(ABC):
             NoSuchTaskError: this seed leads nowhere; the next derived one is tried.
         """
 
+    def about(self, reference: str, params: Mapping[str, int], seed: int) -> Made:
+        """Return the task that is made round a given molecule: the second half of `make`, for families that have one.
+
+        Raises:
+            NoSuchTaskError: the family makes none of this molecule.
+        """
+        raise NoSuchTaskError(f"family {self.family!r} makes no tasks round a given molecule")
+
     def generate(self, params: Knobs, seed: int) -> Task:
         """Return the task that these arguments name."""
         knobs = {name: int(params.get(name, knob.default[0])) for name, knob in self.knobs.items()}

@@ -17,7 +17,10 @@ class FormulaFamily(ChemistryFamily):
 
     def make(self, params: Mapping[str, int], seed: int) -> Made:
         """Grow a molecule and ask for its formula."""
-        reference = grow_reference(params, seed)
+        return self.about(grow_reference(params, seed), params, seed)
+
+    def about(self, reference: str, params: Mapping[str, int], seed: int) -> Made:
+        """Ask for the molecule's formula."""
         formula = formula_of(reference)
         constraints = [{"kind": "formula", "value": formula.text}, {"kind": "plausible"}]
         return Made(f"Give the SMILES of a molecule {formula.words}.", constraints, reference)

@@ -37,7 +37,10 @@ class FormulaGroupsFamily(WishListFamily):
 
     def make(self, params: Mapping[str, int], seed: int) -> Made:
         """Grow a molecule and ask for its formula and some of its features."""
-        reference = grow_reference(params, seed)
+        return self.about(grow_reference(params, seed), params, seed)
+
+    def about(self, reference: str, params: Mapping[str, int], seed: int) -> Made:
+        """Ask for the molecule's formula and some of its features."""
         chosen = choose_features(reference, params["num_groups"], seed)
         formula = formula_of(reference)
         constraints = [{"kind": "formula", "value": formula.text}, *chosen.values(), {"kind": "plausible"}]

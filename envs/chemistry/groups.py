@@ -30,7 +30,10 @@ class GroupsFamily(ChemistryFamily):
 
     def make(self, params: Mapping[str, int], seed: int) -> Made:
         """Grow a molecule and ask for some of its groups."""
-        reference = grow_reference(params, seed)
+        return self.about(grow_reference(params, seed), params, seed)
+
+    def about(self, reference: str, params: Mapping[str, int], seed: int) -> Made:
+        """Ask for some of the molecule's groups."""
         chosen = choose_features(reference, params["num_groups"], seed)
         most = Chem.MolFromSmiles(reference).GetNumHeavyAtoms() + 3 - params["tightness"]
         constraints = [

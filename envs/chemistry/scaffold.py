@@ -30,8 +30,14 @@ class ScaffoldFamily(ChemistryFamily):
 
     def make(self, params: Mapping[str, int], seed: int) -> Made:
         """Assemble a molecule and ask for its scaffold and some of its features."""
-        mol, rng = assemble(params, seed), random.Random(seed)
+        return self.about(Chem.MolToSmiles(assemble(params, seed)), params, seed)
+
+    def about(self, reference: str, params: Mapping[str, int], seed: int) -> Made:
+        """Ask for the molecule's scaffold and some of its features."""
+        mol, rng = Chem.MolFromSmiles(reference), random.Random(seed)
         scaffold = Chem.MolToSmiles(Chem.MurckoDecompose(mol), isomericSmiles=False)
+        if not scaffold:
+            raise NoSuchTaskError("it has no ring")
         bare = Chem.MolFromSmiles(scaffold)
         asked = sorted(some_groups(mol, min(MAX_GROUPS, rng.randint(0, params["num_features"])), rng, without=bare))
         names = sorted(rng.sample(sorted(WINDOWS), params["num_features"] - len(asked)))
@@ -41,7 +47,7 @@ class ScaffoldFamily(ChemistryFamily):
         features: list[dict[str, Any]] = [*({"kind": "functional_group", "name": name} for name in asked), *windows]
         constraints = [{"kind": "scaffold", "value": scaffold}, *features, {"kind": "plausible"}]
         wanted = " and ".join([*asked, *map(in_words, windows)])
-        return Made(f"Give the SMILES of a molecule with the scaffold {scaffold}, {wanted}.", constraints, Chem.MolToSmiles(mol))
+        return Made(f"Give the SMILES of a molecule with the scaffold {scaffold}, {wanted}.", constraints, reference)
 
     def trivial(self, task: Task) -> Sequence[str]:
         """Return the bare scaffold, too."""

@@ -10,8 +10,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
+import json
 import random
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from flywheel.types import Knobs, Split, Task, derive_seed
 _MAX_DRAWS = 10_000
 _MAX_REPEATS = 8
 _MAX_SKIPS = 16
+AnswerKeys = Callable[[Sequence[str]], list[str | None]]
 
 
 class TaskSource:
@@ -51,12 +54,16 @@ class TaskSource:
         self.families: tuple[Family, ...] = tuple(
             family for name, config in recipe.environments.items() for family in _families(name, config)
         )
-        self.admission = Admission(recipe.tasks, self._identity)
+        self.admission = Admission(recipe.tasks, self.key)
         for family in self.families:
             if family.is_prose and isinstance(family.generator, FiniteGenerator):
                 held = (task for task in family.generator.tasks if self._split_of(family, task) == "heldout")
                 self.admission.bar((task.id, task.prompt) for task in held)
         self.curriculum = Curriculum(recipe.curriculum, self.families, recipe.run.seed)
+        self._num_heldout = recipe.evaluation.tasks_per_environment
+        self._answer_keys = _answer_keys(recipe)
+        self._heldout_keys: dict[str, frozenset[str]] = {}
+        self._heldout_lock = threading.Lock()
 
     def train(self, index: int) -> Task:
         """Return training task number `index`, its family and its knobs as the curriculum has it.
@@ -148,6 +155,43 @@ class TaskSource:
             return True
         return self.admission.refusal(task, _key(family, task), is_prose=family.is_prose, repeats=repeats) is None
 
+    def objection(self, task: Task, answer: str | None = None) -> str | None:
+        """Return why a task that was made of an attempt, or its answer, may not train; None where they may.
+
+        ``no_key``: no family of the run knows the task, so that its split can't be told. ``heldout``: the task is held out.
+        ``heldout_answer``: the answer is the reference of a task that the run evaluates on (an environment's optional classmethod
+        ``answer_keys(answers)`` says which answers are the same). Others are `Admission`'s.
+        """
+        family, key = family_of(self.families, task), self.key(task)
+        if family is None or key is None:
+            return "no_key"
+        if self._split_of(family, task) != "train":
+            return "heldout"
+        if self.admission.refuses(is_prose=family.is_prose):
+            reason = self.admission.refusal(task, key, is_prose=family.is_prose, repeats=True)
+            if reason is not None:
+                return reason
+        keys_of = self._answer_keys.get(task.env)
+        if keys_of is None or answer is None:
+            return None
+        return "heldout_answer" if keys_of([answer])[0] in self._heldout_answers(task.env, keys_of) else None
+
+    def _heldout_answers(self, env: str, keys_of: AnswerKeys) -> frozenset[str]:
+        """Return the keys of the reference answers of the tasks that the run evaluates on."""
+        with self._heldout_lock:
+            if env not in self._heldout_keys:
+                answers: list[str] = []
+                for task in self.heldout(env, self._num_heldout):
+                    family = family_of(self.families, task)
+                    try:
+                        said = _answer_said(family.generator.demonstrate(task)) if family is not None else None
+                    except (NotImplementedError, ValueError):  # none is known
+                        said = task.payload.get("reference")
+                    if isinstance(said, str):
+                        answers.append(said)
+                self._heldout_keys[env] = frozenset(key for key in keys_of(answers) if key is not None)
+            return self._heldout_keys[env]
+
     def figures(self) -> dict[str, float]:
         """Return how many tasks were skipped and refused so far (flywheel/monitor/figures.py)."""
         refused = {f"admission/{reason}": float(count) for reason, count in sorted(self.admission.refused.items())}
@@ -160,8 +204,8 @@ class TaskSource:
             with self.curriculum.lock:
                 self.admission.remember(task, _key(family, task), is_prose=family.is_prose)
 
-    def _identity(self, record: Task) -> str | None:
-        """Return the environment and the canonical key of a task record, None where no family can tell."""
+    def key(self, record: Task) -> str | None:
+        """Return the environment and the canonical key of a task, None where no family can tell."""
         family = family_of(self.families, record)
         try:
             return _key(family, record) if family is not None else None
@@ -189,6 +233,23 @@ class TaskSource:
 
 def _key(family: Family, task: Task) -> str:
     return f"{family.env}\0{family.generator.key(task)}"
+
+
+def _answer_said(actions: Sequence[str]) -> str | None:
+    """Return the answer that reference actions give: the last text among their arguments."""
+    for action in reversed(actions):
+        try:
+            values = list(json.loads(action)["arguments"].values())
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return action
+        if texts := [value for value in values if isinstance(value, str)]:
+            return texts[-1]
+    return None
+
+
+def _answer_keys(recipe: Recipe) -> dict[str, AnswerKeys]:
+    classes = [(name, environment_class(name, config)) for name, config in recipe.environments.items()]
+    return {getattr(cls, "name", name): cls.answer_keys for name, cls in classes if hasattr(cls, "answer_keys")}
 
 
 def environment_class(name: str, config: EnvironmentConfig) -> Any:

@@ -1,0 +1,315 @@
+"""Hindsight: failed attempts become lessons on tasks that they do solve (arXiv:1707.01495), after every check that a task has to pass.
+
+Relabellers (`flywheel.contracts.Relabeller`) propose pairs of a task and a trajectory. A pair is dropped, with its reason counted, where
+
+- its task is known (``known``), held out or contaminated, by its own key or by its answer's (`TaskSource.objection`);
+- the policy would solve it anyway (``trivial``: the predicted solve rate is above ``learning.trivial_above``), or a trivial answer
+  does (``trivial_answer``);
+- its actions, played through the real environment, don't solve it (``not_solved``) or don't end the episode (``no_end``), or the same
+  verifier says otherwise the second time (``not_deterministic``);
+- its row is longer than the model's context (``too_long``), or can't be said in the policy's syntax (``unsayable``);
+- its group has given enough (``group_cap``).
+
+The row is the new prompt and the fewest last actions that solve the task, rendered anew. All turns are kept, with the ids that the
+policy sampled, only where replaying them gives the observations that it saw, byte by byte, and nothing that it wrote names what the
+new prompt no longer asks for; `Harvest.shortened` counts which rule took the turns away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from flywheel.config import Recipe
+from flywheel.contracts import Relabeller
+from flywheel.errors import InfraError, NotRelabelledError
+from flywheel.hindsight.lesson import Lesson
+from flywheel.inference.chat import ChatFormat
+from flywheel.judge import judge
+from flywheel.rollout.playing import Played, actions_of, imitation_row, play
+from flywheel.rollout.stage import Stage
+from flywheel.store.journal import Journal, Relabelling
+from flywheel.tasks.source import TaskSource, environment_class
+from flywheel.types import Experience, Group, Task, Trajectory, Turn, content_id
+
+MAX_TRIED = 32  # pairs a step that are played and judged, however many the share allows
+MAX_LOOKED_AT = 4  # attempts for each of them, of which most may come to nothing
+MAX_PER_ATTEMPT = 4
+MAX_PER_GROUP = 2
+MAX_LAST = 2  # an environment may take the answer from the call before the last
+_TRIES = 2  # a lesson is not worth waiting for a machine that is down
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Harvest:
+    """What a step's attempts gave beside their groups' contrast.
+
+    Attributes:
+        lessons: Verified, in the order of groups and attempts.
+        dropped: How many attempts and pairs were dropped, by reason.
+        relabellings: What became of each, kept or dropped.
+        shortened: How many lessons lost their earlier turns, by the rule that took them.
+    """
+
+    lessons: tuple[Lesson, ...]
+    dropped: Mapping[str, int]
+    relabellings: tuple[Relabelling, ...]
+    shortened: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Pair:
+    """A proposed pair, or the reason why there is none; `predicted` is its task's solve rate."""
+
+    parent: Experience
+    maker: Relabeller
+    task: Task | None = None
+    trajectory: Trajectory | None = None
+    predicted: float | None = None
+    reason: str = ""
+
+    @property
+    def experience_id(self) -> str:
+        """The id of the experience that it becomes."""
+        what = self.parent.id if self.task is None else self.task.id
+        return content_id("experience", "hindsight", self.parent.id, self.maker.name, what)
+
+    def without(self, reason: str) -> _Pair:
+        return dataclasses.replace(self, reason=reason)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Made:
+    lesson: Lesson
+    shortened: str
+
+
+class Harvester:
+    """Makes lessons of failed attempts.
+
+    Args:
+        recipe: The resolved recipe.
+        stage: Lends environments and verifiers.
+        chat: The policy's format.
+        source: Knows the splits and what may train.
+        journal: The run's, for the tasks that it has seen.
+    """
+
+    def __init__(self, recipe: Recipe, stage: Stage, chat: ChatFormat, source: TaskSource, journal: Journal) -> None:
+        self._learning = recipe.learning
+        self._max_context = recipe.engine.max_model_len or math.inf
+        self._stage = stage
+        self._chat = chat
+        self._source = source
+        self._journal = journal
+        self._relabellers: dict[str, Sequence[Relabeller]] = {}
+        for name, config in recipe.environments.items():
+            cls = environment_class(name, config)
+            self._relabellers[getattr(cls, "name", name)] = cls.relabellers() if hasattr(cls, "relabellers") else ()
+        self._known: set[str] | None = None
+        self._one_at_a_time = asyncio.Lock()
+
+    async def harvest(self, groups: Sequence[Group], *, step: int) -> Harvest:
+        """Return the lessons of a step's groups. Nothing that goes wrong with one attempt reaches the others or the caller."""
+        async with self._one_at_a_time:
+            await asyncio.to_thread(self._remember, groups, step)
+            limit = min(MAX_TRIED, math.ceil(self._learning.hindsight_share * sum(len(group.experiences) for group in groups)))
+            left = self._chosen(groups)[: MAX_LOOKED_AT * limit]
+            screened: list[_Pair] = []
+            while left and (missing := limit - sum(not pair.reason for pair in screened)) > 0:
+                proposed = await asyncio.gather(*(self._proposed(*chosen) for chosen in left[:missing]))
+                del left[:missing]
+                # One after another: which of two like pairs is the new one must not depend on which was quicker.
+                screened += [await self._screened(pair) for pairs in proposed for pair in pairs]
+            found = await asyncio.gather(*(self._made(pair) for pair in screened))
+        return _summed(screened, found)
+
+    def _remember(self, groups: Sequence[Group], step: int) -> None:
+        if self._known is None:
+            ids = self._journal.query("SELECT id FROM records WHERE kind = 'task' AND step < ? ORDER BY seq", (step,))
+            self._known = {key for (task_id,) in ids if (key := self._source.key(self._journal.task(task_id))) is not None}
+        self._known |= {key for group in groups if (key := self._source.key(group.task)) is not None}
+
+    def _chosen(self, groups: Sequence[Group]) -> list[tuple[Experience, Relabeller]]:
+        """Return the attempts in the order in which they are tried, with whom.
+
+        Groups that teach nothing else come first; one attempt a group, then a second one, and so on; like answers count once.
+        """
+        rounds: list[tuple[bool, int, Experience]] = []
+        for group in groups:
+            is_mixed = any(e.verdict.outcome == "solved" for e in group.experiences)
+            alike = {e.trajectory.answer or e.id: e for e in reversed(group.experiences) if can_teach(e)}
+            rounds += [(is_mixed, place, e) for place, e in enumerate(reversed(alike.values()))]
+        rounds.sort(key=lambda found: found[:2])  # stable: groups stay in order
+        return [(e, maker) for _, _, e in rounds for maker in self._relabellers.get(e.task.env, ())]
+
+    async def _proposed(self, parent: Experience, maker: Relabeller) -> list[_Pair]:
+        nothing = _Pair(parent=parent, maker=maker)
+        try:
+            pairs = await self._stage.call(maker.relabel, parent.task, parent.trajectory, parent.verdict)
+        except NotRelabelledError as error:
+            return [nothing.without(str(error))]
+        except InfraError:
+            return [nothing.without("infra_error")]
+        except Exception:  # noqa: BLE001 - the boundary: a relabeller's bug costs its attempt
+            return [nothing.without("relabeller_bug")]
+        found = [
+            dataclasses.replace(nothing, task=task, trajectory=trajectory, predicted=self._source.predicted(task))
+            for task, trajectory in pairs[:MAX_PER_ATTEMPT]
+        ]
+        return found or [nothing.without("nothing")]
+
+    async def _screened(self, pair: _Pair) -> _Pair:
+        """Return the pair with the reason why its task may not train, before anything is spent on it."""
+        task, trajectory = pair.task, pair.trajectory
+        if task is None or trajectory is None:
+            return pair
+        if task.parent_id != pair.parent.task.id or task.env != pair.parent.task.env or task.split != "train":
+            return pair.without("not_derived")
+        try:
+            objection: str | None = await self._stage.call(self._source.objection, task, trajectory.answer)
+        except InfraError:
+            objection = "infra_error"
+        except Exception:  # noqa: BLE001 - a key of hostile text
+            objection = "no_key"
+        if objection is not None:
+            return pair.without(objection)
+        key = self._source.key(task)
+        assert key is not None
+        assert self._known is not None
+        if key in self._known:
+            return pair.without("known")
+        if pair.predicted is not None and pair.predicted > self._learning.trivial_above:
+            return pair.without("trivial")
+        self._known.add(key)
+        return pair
+
+    async def _made(self, pair: _Pair) -> _Made | str:
+        """Return the pair as a lesson, or the reason why it is none."""
+        if pair.reason or pair.task is None or pair.trajectory is None:
+            return pair.reason or "nothing"
+        try:
+            return await self._verified(pair, pair.task, pair.trajectory)
+        except InfraError:
+            return "infra_error"
+        except Exception:  # noqa: BLE001 - the boundary: an environment's bug costs its attempt
+            return "environment_bug"
+
+    async def _verified(self, pair: _Pair, task: Task, trajectory: Trajectory) -> _Made | str:
+        for trivial in getattr(pair.maker, "trivial", lambda _: ())(task):
+            guess = Trajectory(task_id=task.id, turns=(), stop_reason="terminated", answer=trivial)
+            outcome = (await self._stage.call(judge, self._stage.verifiers[task.env], task, guess)).outcome
+            if outcome != "failed":
+                return "trivial_answer" if outcome == "solved" else "infra_error"
+        whole = await play(self._stage, task, [actions_of(turn) for turn in trajectory.turns], max_tries=_TRIES)
+        shortened = _why_short(pair.parent.task, task, trajectory.turns, whole)
+        played, turns = whole, _respoken(trajectory.turns, whole)
+        if shortened:
+            played = await fewest(self._stage, task, trajectory.turns, whole)
+            turns = played.trajectory.turns
+        if played.verdict.outcome != "solved":
+            return "not_solved"
+        if played.trajectory.stop_reason != "terminated":
+            return "no_end"
+        again = await self._stage.call(judge, self._stage.verifiers[task.env], task, played.trajectory)
+        if again.outcome != "solved":
+            return "not_deterministic"
+        experience = Experience(
+            id=pair.experience_id,
+            group_id=content_id("group", pair.experience_id),
+            task=task,
+            trajectory=dataclasses.replace(played.trajectory, turns=turns),
+            verdict=played.verdict,
+            origin="hindsight",
+        )
+        try:
+            row = imitation_row(experience, played.tools, self._chat)
+        except ValueError:
+            return "unsayable"
+        if len(row.prompt_ids) + len(row.completion_ids) > self._max_context:
+            return "too_long"
+        lesson = Lesson(
+            experience=experience, row=row, parent_ids=(pair.parent.id,), maker=f"hindsight:{pair.maker.name}", predicted=pair.predicted
+        )
+        return _Made(lesson=lesson, shortened=shortened)
+
+
+def can_teach(experience: Experience) -> bool:
+    """Whether an attempt failed honestly: it broke nothing, attacked nothing, and belongs to training."""
+    verdict = experience.verdict
+    attacked = any(check.name in ("kills_grader", "tampered") and not check.passed for check in verdict.checks)
+    is_failure = verdict.outcome in ("failed", "truncated") and not attacked
+    return is_failure and experience.task.split == "train" and bool(experience.trajectory.turns)
+
+
+async def fewest(stage: Stage, task: Task, turns: Sequence[Turn], whole: Played | None = None) -> Played:
+    """Play the last turn alone, then the last two, and return the first that solves the task, else the last that was tried.
+
+    Args:
+        stage: Lends the environment and the verifier.
+        task: What to solve.
+        turns: An attempt's.
+        whole: What came of all of them, where that is known.
+
+    Raises:
+        InfraError: it broke.
+    """
+    version = turns[-1].policy_version
+    for count in range(1, min(MAX_LAST, len(turns)) + 1):
+        played = whole if whole is not None and count == len(turns) == len(whole.trajectory.turns) else None
+        last = [actions_of(turn) for turn in turns[-count:]]
+        played = played or await play(stage, task, last, policy_version=version, max_tries=_TRIES)
+        if played.verdict.outcome == "solved":
+            break
+    return played
+
+
+def _why_short(old: Task, new: Task, turns: Sequence[Turn], whole: Played) -> str:
+    """Return the rule by which a replayed attempt may not keep its turns and their ids; nothing where it may."""
+    if not all(turn.completion_ids for turn in turns):
+        return "rendered"  # nothing that the policy sampled as it stands
+    replayed = whole.trajectory.turns
+    if whole.verdict.outcome != "solved" or len(replayed) != len(turns):
+        return "not_solved_whole"
+    # What follows the last turn stands in no row.
+    if [turn.observation for turn in replayed[:-1]] != [turn.observation for turn in turns[:-1]]:
+        return "observations_differ"
+    gone = _values(old.prompt) - _values(new.prompt)
+    return "names_dropped_goal" if any(gone & _values(turn.text) for turn in turns) else ""
+
+
+def _values(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.lower()))
+
+
+def _respoken(turns: Sequence[Turn], whole: Played) -> tuple[Turn, ...]:
+    """Return the attempt's turns behind a new prompt: its ids and theirs between them, no logprobs, since they were another prompt's."""
+    return tuple(
+        dataclasses.replace(turn, prompt_ids=turn.prompt_ids if number else (), behavior_logprobs=None, observation=again.observation)
+        for number, (turn, again) in enumerate(zip(turns, whole.trajectory.turns, strict=False))
+    )
+
+
+def _summed(pairs: Sequence[_Pair], found: Sequence[_Made | str]) -> Harvest:
+    lessons: list[Lesson] = []
+    dropped: Counter[str] = Counter()
+    shortened: Counter[str] = Counter()
+    of_group: Counter[str] = Counter()
+    relabellings: list[Relabelling] = []
+    for pair, made in zip(pairs, found, strict=True):
+        reason = made if isinstance(made, str) else "group_cap" if of_group[pair.parent.group_id] >= MAX_PER_GROUP else ""
+        if isinstance(made, _Made) and not reason:
+            of_group[pair.parent.group_id] += 1
+            lessons.append(made.lesson)
+            shortened.update([made.shortened] if made.shortened else [])
+        else:
+            dropped[reason] += 1
+        relabellings.append(
+            Relabelling(parent_id=pair.parent.id, child_id=pair.experience_id, relabeller=pair.maker.name, kept=not reason, reason=reason)
+        )
+    return Harvest(lessons=tuple(lessons), dropped=dict(dropped), relabellings=tuple(relabellings), shortened=dict(shortened))
