@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from flywheel.canonical import normalised_code
 from flywheel.config import EnvironmentConfig
-from flywheel.contracts import TaskAuthor, TaskGenerator
+from flywheel.contracts import Relabeller, TaskAuthor, TaskGenerator
 from flywheel.envs.code.authoring import CodeAuthor
 from flywheel.envs.code.families import FAMILIES
 from flywheel.envs.code.problem_sets import FORMATS
+from flywheel.envs.code.reading import MAX_CHARS
+from flywheel.envs.code.relabel import ProgramRelabeller
 from flywheel.sandbox import shared_pool
 from flywheel.sandbox.judging import run_program, stopped
 from flywheel.sandbox.languages import LANGUAGES, PATH
@@ -23,6 +25,13 @@ from flywheel.verifiers.code_payload import CodePayload
 
 MAX_SHOWN = 400
 HOSTS_PROGRAMS = ("bubblewrap", "unsafe")  # backends
+
+
+def _normalised(answer: str) -> str | None:
+    try:
+        return content_id(normalised_code(answer[:MAX_CHARS]))
+    except (RecursionError, MemoryError):
+        return None
 
 
 def trim(text: str) -> str:
@@ -50,6 +59,16 @@ class CodeEnv(ToolEnv):
     def author(cls) -> TaskAuthor:
         """Return what makes tasks of a model's functions and tests."""
         return CodeAuthor()
+
+    @classmethod
+    def relabellers(cls) -> Sequence[Relabeller]:
+        """Return what asks for what a program does."""
+        return (ProgramRelabeller(),)
+
+    @classmethod
+    def answer_keys(cls, answers: Sequence[str]) -> list[str | None]:
+        """Return the answers' source, names and layout aside."""
+        return [_normalised(answer) for answer in answers]
 
     @classmethod
     def task_key(cls, task: Task) -> str:

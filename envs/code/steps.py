@@ -104,9 +104,16 @@ class StepFamily:
 
     def key(self, task: Task) -> str:
         """Return a name of the function meant: what it does on a fixed battery of inputs."""
+        if "key" in task.payload:  # of a task that was made of a model's program, which runs in sandboxes only
+            return f"{self.family}:{task.payload['key']}"
         source = str(task.payload["reference"])
         names = source[source.index("(") + 1 : source.index(")")].split(", ")
-        return f"{self.family}:{content_id(len(names), [self._apply(source, args) for args in self.battery(len(names))])}"
+        return f"{self.family}:{self.name_of([self._apply(source, args) for args in self.battery(len(names))], len(names))}"
+
+    @staticmethod
+    def name_of(results: Sequence[Any], num_arguments: int) -> str:
+        """Return the name of the function that gives these results on the battery."""
+        return content_id(num_arguments, results)
 
     def validate(self, task: Task) -> None:
         """Check that the reference passes the verifier and that doing nothing fails.
@@ -158,6 +165,10 @@ class StepFamily:
                     if other > 0:
                         others.append(self.source_of([*placed[:at], changed, *placed[at + 1 :]], names))
         return without, others
+
+    def about(self, placed: tuple[Placed, ...], params: Knobs, seed: int, rng: random.Random) -> Task | None:
+        """Return the task that asks for given steps, drawing its tests and its example; None where it would not be a sound one."""
+        return self._try(placed, params, seed, rng)
 
     def _try(self, placed: tuple[Placed, ...], params: Knobs, seed: int, rng: random.Random) -> Task | None:
         names = self.arguments(params)

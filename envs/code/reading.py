@@ -1,0 +1,133 @@
+"""Reads a program back as the numbered steps of a family, where every line of it is one: the family can then ask for it in its own words.
+
+Nothing of the program runs here: what is read is a list of known steps with their constants.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import io
+import random
+import re
+import tokenize
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flywheel.envs.code.arithmetic import OPENINGS
+from flywheel.envs.code.steps import Placed, Step, StepFamily
+from flywheel.errors import NotRelabelledError
+from flywheel.types import Knobs
+
+MAX_CHARS = 4_000
+_NUMBER, _LETTER = 907_060_503, "\u0436"  # stand for a constant in a line
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reading:
+    """A program's arguments and steps. `belied` says that its comments tell other steps than its lines do."""
+
+    names: tuple[str, ...]
+    placed: tuple[Placed, ...]
+    belied: bool
+
+
+def function_of(source: str) -> ast.FunctionDef:
+    """Return the one function that a program is.
+
+    Raises:
+        NotRelabelledError: it is something else.
+    """
+    if len(source) > MAX_CHARS:
+        raise NotRelabelledError("too_long")
+    try:
+        body = ast.parse(source).body
+        ast.unparse(body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise NotRelabelledError("unparsable") from None
+    functions = [node for node in body if isinstance(node, ast.FunctionDef)]
+    if not functions or functions[-1].name != "f":
+        raise NotRelabelledError("no_function")
+    return functions[-1]
+
+
+def read(family: StepFamily, source: str) -> Reading | None:
+    """Return a program as steps of a family; None where a line is no step of it.
+
+    Raises:
+        NotRelabelledError: it is no function.
+    """
+    function = function_of(source)
+    names = tuple(arg.arg for arg in function.args.args)
+    if len(ast.parse(source).body) != 1 or ast.unparse(function.args) != ", ".join(names) or function.decorator_list:
+        return None
+    lines = [ast.unparse(statement) for statement in function.body]
+    if not lines or lines.pop() != f"return {family.variable}":
+        return None
+    placed: list[Placed] = []
+    if names == ("a", "b") and lines:
+        opening = lines.pop(0).removeprefix("n = ")
+        if opening not in OPENINGS:
+            return None
+        placed.append(Placed(step=Step(name="start", phrase="start with {k}", line="n = {k}"), constant=opening))
+    elif names != (family.variable,):
+        return None
+    for line in lines:
+        step = next((found for step in family.steps if (found := _as_step(step, line)) is not None), None)
+        if step is None:
+            return None
+        placed.append(step)
+    said = _comments(source)
+    return Reading(names=names, placed=tuple(placed), belied=bool(said) and said != [step.phrase for step in placed])
+
+
+def knobs_of(family: StepFamily, reading: Reading, params: Knobs) -> dict[str, int]:
+    """Return the knobs of a task that asks for these steps: those of the failed one, as far as they fit.
+
+    Raises:
+        NotRelabelledError: the steps are more, or larger, than the family has, or hardly any.
+    """
+    names = [step.name for step in family.steps]
+    kinds = [names.index(placed.step.name) + 1 for placed in reading.placed if placed.step.name in names]
+    numbers = [placed.constant for placed in reading.placed if isinstance(placed.constant, int)]
+    own = {name: int(value) for name, value in params.items()}
+    own["num_ops"] = len(reading.placed)
+    own["num_kinds"] = max([own["num_kinds"], *kinds])
+    own["max_constant"] = max([own["max_constant"], *numbers])
+    if "num_args" in own:
+        own["num_args"] = len(reading.names)
+    if own["num_ops"] < int(params["num_ops"]) - 1:
+        raise NotRelabelledError("too_small")
+    if any(not knob.low <= own[name] <= knob.high for name, knob in family.knobs.items()):
+        raise NotRelabelledError("out_of_range")
+    return own
+
+
+def _as_step(step: Step, line: str) -> Placed | None:
+    match = _pattern(step).fullmatch(line)
+    if match is None:
+        return None
+    values = set(match.groups())
+    if not values:
+        return Placed(step=step)
+    text = values.pop()
+    if values or (text.isdecimal() and (text.startswith("0") or len(text) > 3)):
+        return None  # two constants that differ, or one that the family can't mean
+    return Placed(step=step, constant=int(text) if text.isdecimal() else text)
+
+
+@functools.cache
+def _pattern(step: Step) -> re.Pattern[str]:
+    """Return what a step's line looks like, its constant aside, however it is laid out."""
+    is_letter = step.draw is not None and isinstance(step.draw(random.Random(0), 5), str)
+    line = ast.unparse(ast.parse(step.line.format(k=_LETTER if is_letter else _NUMBER)))
+    pattern = re.escape(line).replace(_LETTER, "([a-z])").replace(str(_NUMBER), r"(\d+)")
+    return re.compile(pattern)
+
+
+def _comments(source: str) -> Sequence[str]:
+    try:
+        tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
+    except (tokenize.TokenError, SyntaxError):
+        return []
+    return [token.string.lstrip("# ").rstrip() for token in tokens if token.type == tokenize.COMMENT]

@@ -1,0 +1,113 @@
+"""Hindsight for programs: one that failed becomes the reference of a task that asks for what it does.
+
+Where every line of it is a step that its family knows, the task says these steps in the family's own words (`flywheel.envs.code.reading`).
+Tests are the family's: fresh inputs that the prompt does not show, chosen so that near misses fail.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from flywheel.envs.code.drafts import results
+from flywheel.envs.code.families import STEPS
+from flywheel.envs.code.mutants import mutants
+from flywheel.envs.code.reading import function_of, knobs_of, read
+from flywheel.errors import NotRelabelledError
+from flywheel.types import Task, ToolCall, Trajectory, Turn, Verdict, derive_seed
+from flywheel.verifiers.code_payload import CodePayload
+
+MIN_KILLED = 5
+MAX_MUTANTS = 24
+
+
+class ProgramRelabeller:
+    """Asks for what the program does. See `flywheel.contracts.Relabeller`."""
+
+    name = "program"
+
+    def relabel(self, task: Task, trajectory: Trajectory, verdict: Verdict) -> list[tuple[Task, Trajectory]]:
+        """Return the task that the program written last solves."""
+        source = last_program(trajectory)
+        if source is None:
+            raise NotRelabelledError("no_answer")
+        function_of(source)
+        payload = CodePayload.read(task.payload)
+        if payload.entry_point != "f" or payload.setting.language != "python" or payload.setting.prelude or payload.setting.files:
+            raise NotRelabelledError("no_family")
+        made, answer = self._as_steps(task, source)
+        child = made.derived(task, f"hindsight:{self.name}")
+        return [(child, _answering(trajectory, child, source, answer))]
+
+    def trivial(self, task: Task) -> Sequence[str]:
+        """Return what gives back its argument, and what always gives the commonest result."""
+        tests: list[dict[str, Any]] = [*task.payload["public_tests"], *task.payload["hidden_tests"]]
+        commonest, _ = Counter(repr(test["expected"]) for test in tests).most_common(1)[0]
+        return ("def f(*args):\n    return args[0]\n", f"def f(*args):\n    return {commonest}\n")
+
+    def _as_steps(self, task: Task, source: str) -> tuple[Task, str]:
+        """Return the task in the family's own words, and the answer to it: comments that belie their lines are written anew.
+
+        They don't run, so it is still the policy's program; left as they are they would name what the new prompt does not ask for.
+        """
+        family = STEPS.get(task.family)
+        reading = None if family is None or set(family.knobs) != set(task.params) else read(family, source)
+        if family is None or reading is None:
+            raise NotRelabelledError("unread")
+        rng = random.Random(derive_seed("about", task.id, source))
+        made = family.about(reading.placed, knobs_of(family, reading, task.params), task.seed, rng)
+        if made is None:
+            raise NotRelabelledError("unsound")
+        reference = str(made.payload["reference"])
+        hidden = made.payload["hidden_tests"]
+        inputs, meant = [tuple(test["args"]) for test in hidden], [test["expected"] for test in hidden]
+        if sum(results(mutant, inputs) != meant for mutant in mutants(reference)[:MAX_MUTANTS]) < MIN_KILLED:
+            raise NotRelabelledError("weak_tests")
+        return made, reference if reading.belied else source
+
+
+def last_program(trajectory: Trajectory) -> str | None:
+    """Return the answer, or where none was submitted the program that was last run or tested."""
+    if trajectory.answer is not None:
+        return trajectory.answer
+    at = _last_call(trajectory)
+    return None if at is None else str(at[1].arguments["code"])
+
+
+def _last_call(trajectory: Trajectory) -> tuple[int, ToolCall] | None:
+    """Return the number of the last turn that holds a program, and the call that does."""
+    for number in reversed(range(len(trajectory.turns))):
+        for call in reversed(trajectory.turns[number].tool_calls):
+            code = call.arguments.get("code")
+            if call.name in ("run_code", "run_tests", "submit") and isinstance(code, str) and code.strip():
+                return number, call
+    return None
+
+
+def _answering(trajectory: Trajectory, child: Task, source: str, answer: str) -> Trajectory:
+    """Return the attempt as an answer to the new task, in the manner in which it was given: tested and submitted, or submitted."""
+    at = _last_call(trajectory)
+    if at is None:
+        raise NotRelabelledError("no_answer")
+    number, call = at
+    turns = trajectory.turns if trajectory.answer is not None else trajectory.turns[: number + 1]
+    if answer != source:
+        turns = (_said(call.name, code=answer),)
+    if call.name != "submit" and (answer != source or trajectory.answer is None):
+        turns = (*turns, _said("submit"))
+    return dataclasses.replace(trajectory, task_id=child.id, turns=turns, stop_reason="terminated", answer=answer)
+
+
+def _said(name: str, **arguments: str) -> Turn:
+    return Turn(
+        prompt_ids=(),
+        completion_ids=(),
+        behavior_logprobs=None,
+        policy_version="hindsight",
+        text=json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False),
+        tool_calls=(ToolCall(name=name, arguments=arguments),),
+    )
