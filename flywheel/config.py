@@ -75,6 +75,12 @@ class ColdStartConfig(Section):
     batch_size: int = Field(64, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
     warmup_steps: int = Field(10, ge=0)
+    label_smoothing: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of a token's target that is spread over all tokens (arXiv:1512.00567): leaves RL something to try.",
+    )
     num_demonstrations: int = Field(4096, ge=1, description="Demonstrations made before training starts, over all environments.")
     cache: bool = True
 

@@ -76,7 +76,8 @@ def run_cold_start(
             # Padding stands on the right, where causal attention never looks, so no attention mask is needed.
             hidden_BTH = backbone(input_ids=ids_BT, use_cache=False).last_hidden_state
             used_BT = weights_BT > 0
-            losses = cross_entropy(head(hidden_BTH[used_BT]).float(), targets_BT[used_BT], reduction="none")
+            logits = head(hidden_BTH[used_BT]).float()
+            losses = cross_entropy(logits, targets_BT[used_BT], reduction="none", label_smoothing=config.label_smoothing)
             loss = (losses * weights_BT[used_BT]).sum() / weights_BT.sum()
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)

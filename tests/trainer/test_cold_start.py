@@ -31,16 +31,20 @@ def test_it_learns_the_trained_tokens_and_is_deterministic(small_model: Path, tm
     assert best[[2, 4, 5]].tolist() == [43, 43, 2]
 
 
-def test_the_loss_is_the_weighted_mean_over_masked_tokens(small_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("smoothing", [0.0, 0.25])
+def test_the_loss_is_the_weighted_mean_over_masked_tokens(small_model: Path, tmp_path: Path, smoothing: float) -> None:
     rows = [row("a", completion=(8, 9), mask=(1, 0), kind="ce", weight=3.0), row("b", prompt=(4,), completion=(8, 9), kind="ce")]
     plain = load_policy(PolicyConfig(), small_model, torch.device("cpu"), torch.float32)
     first = torch.log_softmax(plain(torch.tensor([[5, 6, 7, 8]])).logits[0], -1)
     second = torch.log_softmax(plain(torch.tensor([[4, 8, 9]])).logits[0], -1)
-    expected = -(3 * first[2, 8] + second[0, 8] + second[1, 9]).item() / 5
+    sharp = -(3 * first[2, 8] + second[0, 8] + second[1, 9]).item() / 5
+    spread = -(3 * first[2].mean() + second[0].mean() + second[1].mean()).item() / 5
+    expected = (1 - smoothing) * sharp + smoothing * spread
+    assert abs(spread - sharp) > 0.01 * sharp
     seen: list[float] = []
-    config = ColdStartConfig(steps=1, batch_size=2)
+    config = ColdStartConfig(steps=1, batch_size=2, label_smoothing=smoothing)
     run_cold_start(small_model, rows, config, 0, tmp_path / "out", lambda step, loss: seen.append(loss), device="cpu")
-    assert seen == [pytest.approx(expected, rel=5e-3)]
+    assert seen == [pytest.approx(expected, rel=2e-3)]
 
 
 def test_an_adapter_is_folded_into_what_it_writes(small_model: Path, tmp_path: Path) -> None:
