@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+import threading
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -16,13 +17,14 @@ from typing import Any
 from flywheel.envs.code.drafts import results
 from flywheel.envs.code.families import STEPS
 from flywheel.envs.code.mutants import mutants
-from flywheel.envs.code.reading import function_of, knobs_of, read
+from flywheel.envs.code.reading import knobs_of, read
 from flywheel.errors import NotRelabelledError
 from flywheel.types import Task, ToolCall, Trajectory, Turn, Verdict, derive_seed
 from flywheel.verifiers.code_payload import CodePayload
 
 MIN_KILLED = 5
 MAX_MUTANTS = 24
+_PARSING = threading.Lock()  # Python's parser counts its depth for all threads together and now and then trips over that
 
 
 class ProgramRelabeller:
@@ -35,11 +37,11 @@ class ProgramRelabeller:
         source = last_program(trajectory)
         if source is None:
             raise NotRelabelledError("no_answer")
-        function_of(source)
         payload = CodePayload.read(task.payload)
         if payload.entry_point != "f" or payload.setting.language != "python" or payload.setting.prelude or payload.setting.files:
             raise NotRelabelledError("no_family")
-        made, answer = self._as_steps(task, source)
+        with _PARSING:
+            made, answer = self._as_steps(task, source)
         child = made.derived(task, f"hindsight:{self.name}")
         return [(child, _answering(trajectory, child, source, answer))]
 

@@ -20,6 +20,7 @@ from flywheel.types import Knobs, Task, content_id, derive_seed
 NUM_HIDDEN = 8
 NUM_BATTERY = 64
 MAX_DRAWS = 200
+MAX_EXAMPLES = 3
 MAX_RESULT_CHARS = 400
 Draw = Callable[[random.Random, int], Any]
 
@@ -168,7 +169,10 @@ class StepFamily:
 
     def about(self, placed: tuple[Placed, ...], params: Knobs, seed: int, rng: random.Random) -> Task | None:
         """Return the task that asks for given steps, drawing its tests and its example; None where it would not be a sound one."""
-        return self._try(placed, params, seed, rng)
+        for _ in range(MAX_EXAMPLES):
+            if (task := self._try(placed, params, seed, rng)) is not None:
+                return task
+        return None
 
     def _try(self, placed: tuple[Placed, ...], params: Knobs, seed: int, rng: random.Random) -> Task | None:
         names = self.arguments(params)

@@ -125,7 +125,9 @@ class Harvester:
                 proposed = await asyncio.gather(*(self._proposed(*chosen) for chosen in left[:missing]))
                 del left[:missing]
                 # One after another: which of two like pairs is the new one must not depend on which was quicker.
-                screened += [await self._screened(pair) for pairs in proposed for pair in pairs]
+                for pair in (pair for pairs in proposed for pair in pairs):
+                    of_group = sum(not p.reason for p in screened if p.parent.group_id == pair.parent.group_id)
+                    screened.append(await self._screened(pair) if of_group < MAX_PER_GROUP else pair.without(pair.reason or "group_cap"))
             found = await asyncio.gather(*(self._made(pair) for pair in screened))
         return _summed(screened, found)
 
@@ -299,12 +301,10 @@ def _summed(pairs: Sequence[_Pair], found: Sequence[_Made | str]) -> Harvest:
     lessons: list[Lesson] = []
     dropped: Counter[str] = Counter()
     shortened: Counter[str] = Counter()
-    of_group: Counter[str] = Counter()
     relabellings: list[Relabelling] = []
     for pair, made in zip(pairs, found, strict=True):
-        reason = made if isinstance(made, str) else "group_cap" if of_group[pair.parent.group_id] >= MAX_PER_GROUP else ""
-        if isinstance(made, _Made) and not reason:
-            of_group[pair.parent.group_id] += 1
+        reason = made if isinstance(made, str) else ""
+        if isinstance(made, _Made):
             lessons.append(made.lesson)
             shortened.update([made.shortened] if made.shortened else [])
         else:
