@@ -134,6 +134,12 @@ class ToolEnv(gymnasium.Env[str, str]):
         return ()
 
     @classmethod
+    def feedback(cls, task: Task, verdict: Verdict) -> str:
+        """Return what the policy may be told of a verdict on a failure: never what hidden tests hold or an answer should have been."""
+        names = dict.fromkeys(check.name for check in verdict.checks if not check.passed)
+        return f"failed checks: {', '.join(names)}" if names else "it was not solved"
+
+    @classmethod
     def lacks(cls) -> Sequence[str]:
         """Return what this machine lacks for it, a message each with what to do; said before anything starts."""
         return ()

@@ -14,7 +14,7 @@ from flywheel.envs.chemistry.families import families
 from flywheel.envs.chemistry.library import library_path
 from flywheel.envs.chemistry.relabel import ChemistryRelabeller, answer_keys
 from flywheel.tool_env import ToolEnv
-from flywheel.types import Task, Trajectory, to_json
+from flywheel.types import Task, Trajectory, Verdict, to_json
 from flywheel.verifiers.chemistry_pool import Reply, WorkerPool, acquire_shared, release_shared
 
 MAX_SENT_CHARS = 3_000
@@ -37,6 +37,12 @@ class ChemistryEnv(ToolEnv):
     def task_key(cls, task: Task) -> str:
         """Return the canonical key of a task record."""
         return families()["formula"].key(task)  # every family's is the same function of the constraints
+
+    @classmethod
+    def feedback(cls, task: Task, verdict: Verdict) -> str:
+        """Return what the answer is, for each constraint that it breaks; what would have met it is left to the prompt."""
+        failed = (check for check in verdict.checks if not check.passed)
+        return "; ".join(f"{check.name}: {check.detail.partition(', expected')[0]}" for check in failed)
 
     @classmethod
     def answer_keys(cls, answers: Sequence[str]) -> list[str | None]:

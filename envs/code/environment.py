@@ -19,7 +19,7 @@ from flywheel.sandbox import shared_pool
 from flywheel.sandbox.judging import run_program, stopped
 from flywheel.sandbox.languages import LANGUAGES, PATH
 from flywheel.tool_env import ToolEnv
-from flywheel.types import Task, Trajectory, content_id
+from flywheel.types import Task, Trajectory, Verdict, content_id
 from flywheel.verifiers.code import explain, run_tests
 from flywheel.verifiers.code_payload import CodePayload
 
@@ -64,6 +64,11 @@ class CodeEnv(ToolEnv):
     def relabellers(cls) -> Sequence[Relabeller]:
         """Return what asks for what a program does."""
         return (ProgramRelabeller(),)
+
+    @classmethod
+    def feedback(cls, task: Task, verdict: Verdict) -> str:
+        """Return the verifier's evidence: of hidden tests it says only how they failed."""
+        return trim(verdict.evidence)
 
     @classmethod
     def answer_keys(cls, answers: Sequence[str]) -> list[str | None]:

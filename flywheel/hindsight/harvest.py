@@ -20,7 +20,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,20 +28,21 @@ from flywheel.config import Recipe
 from flywheel.contracts import Relabeller
 from flywheel.errors import InfraError, NotRelabelledError
 from flywheel.hindsight.lesson import Lesson
+from flywheel.hindsight.repair import OPERATOR, Repairer
+from flywheel.hindsight.replaying import TRIES, behind_new_prompt, can_teach, fewest, why_shortened
 from flywheel.inference.chat import ChatFormat
 from flywheel.judge import judge
-from flywheel.rollout.playing import Played, actions_of, imitation_row, play
+from flywheel.rollout.playing import actions_of, imitation_row, play
 from flywheel.rollout.stage import Stage
 from flywheel.store.journal import Journal, Relabelling
 from flywheel.tasks.source import TaskSource, environment_class
-from flywheel.types import Experience, Group, Task, Trajectory, Turn, content_id
+from flywheel.types import Experience, Group, Task, Trajectory, content_id
 
 MAX_TRIED = 32  # pairs a step that are played and judged, however many the share allows
 MAX_LOOKED_AT = 4  # attempts for each of them, of which most may come to nothing
+MAX_REPAIRED = 16  # groups a step
 MAX_PER_ATTEMPT = 4
 MAX_PER_GROUP = 2
-MAX_LAST = 2  # an environment may take the answer from the call before the last
-_TRIES = 2  # a lesson is not worth waiting for a machine that is down
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,9 +84,12 @@ class _Pair:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Made:
-    lesson: Lesson
-    shortened: str
+class _Outcome:
+    """What became of one pair; `shortened` is the rule that took a lesson's earlier turns."""
+
+    relabelling: Relabelling
+    lesson: Lesson | None = None
+    shortened: str = ""
 
 
 class Harvester:
@@ -107,10 +110,12 @@ class Harvester:
         self._chat = chat
         self._source = source
         self._journal = journal
-        self._relabellers: dict[str, Sequence[Relabeller]] = {}
-        for name, config in recipe.environments.items():
-            cls = environment_class(name, config)
-            self._relabellers[getattr(cls, "name", name)] = cls.relabellers() if hasattr(cls, "relabellers") else ()
+        classes = [(name, environment_class(name, config)) for name, config in recipe.environments.items()]
+        environments = {getattr(cls, "name", name): cls for name, cls in classes}
+        self._relabellers: dict[str, Sequence[Relabeller]] = {
+            name: cls.relabellers() if hasattr(cls, "relabellers") else () for name, cls in environments.items()
+        }
+        self._repairer = Repairer(stage, chat, journal, environments, self._max_context)
         self._known: set[str] | None = None
         self._one_at_a_time = asyncio.Lock()
 
@@ -129,7 +134,8 @@ class Harvester:
                     of_group = sum(not p.reason for p in screened if p.parent.group_id == pair.parent.group_id)
                     screened.append(await self._screened(pair) if of_group < MAX_PER_GROUP else pair.without(pair.reason or "group_cap"))
             found = await asyncio.gather(*(self._made(pair) for pair in screened))
-        return _summed(screened, found)
+            repaired = await self._repairs(groups)
+        return _summed([*_outcomes(screened, found), *repaired])
 
     def _remember(self, groups: Sequence[Group], step: int) -> None:
         if self._known is None:
@@ -149,6 +155,39 @@ class Harvester:
             rounds += [(is_mixed, place, e) for place, e in enumerate(reversed(alike.values()))]
         rounds.sort(key=lambda found: found[:2])  # stable: groups stay in order
         return [(e, maker) for _, _, e in rounds for maker in self._relabellers.get(e.task.env, ())]
+
+    async def _repairs(self, groups: Sequence[Group]) -> list[_Outcome]:
+        """Return the repairs of the groups that have both a failure and a success, as many as the share allows."""
+        num_attempts = sum(len(group.experiences) for group in groups)
+        limit = min(MAX_REPAIRED, math.ceil(self._learning.repair_share * num_attempts))
+        outcomes: list[_Outcome] = []
+        chosen: list[tuple[Experience, Experience]] = []
+        for group in groups:
+            pair = await asyncio.to_thread(self._repairer.pair_of, group) if len(chosen) < limit else None
+            if isinstance(pair, str):
+                nothing = content_id("experience", OPERATOR, group.id)
+                outcomes.append(_Outcome(relabelling=_became(group.experiences[0].id, nothing, OPERATOR, pair)))
+            elif pair is not None:
+                chosen.append(pair)
+        made = await asyncio.gather(*(self._repaired(*pair) for pair in chosen))
+        return [*outcomes, *(outcome for found in made for outcome in found)]
+
+    async def _repaired(self, failure: Experience, success: Experience) -> list[_Outcome]:
+        try:
+            objection = await self._stage.call(self._source.objection, failure.task, success.trajectory.answer)
+            found = [objection] if objection is not None else await self._repairer.lessons(failure, success)
+        except InfraError:
+            found = ["infra_error"]
+        except Exception:  # noqa: BLE001 - the boundary: an environment's bug costs its pair
+            found = ["environment_bug"]
+        outcomes = []
+        for number, lesson in enumerate(found):
+            if isinstance(lesson, str):
+                child = content_id("experience", OPERATOR, number, failure.id, success.id)
+                outcomes.append(_Outcome(relabelling=_became(failure.id, child, OPERATOR, lesson)))
+            else:
+                outcomes.append(_Outcome(relabelling=_became(failure.id, lesson.experience.id, lesson.maker, ""), lesson=lesson))
+        return outcomes
 
     async def _proposed(self, parent: Experience, maker: Relabeller) -> list[_Pair]:
         nothing = _Pair(parent=parent, maker=maker)
@@ -191,8 +230,8 @@ class Harvester:
         self._known.add(key)
         return pair
 
-    async def _made(self, pair: _Pair) -> _Made | str:
-        """Return the pair as a lesson, or the reason why it is none."""
+    async def _made(self, pair: _Pair) -> tuple[Lesson, str] | str:
+        """Return the pair as a lesson and what shortened it, or the reason why it is none."""
         if pair.reason or pair.task is None or pair.trajectory is None:
             return pair.reason or "nothing"
         try:
@@ -202,15 +241,15 @@ class Harvester:
         except Exception:  # noqa: BLE001 - the boundary: an environment's bug costs its attempt
             return "environment_bug"
 
-    async def _verified(self, pair: _Pair, task: Task, trajectory: Trajectory) -> _Made | str:
+    async def _verified(self, pair: _Pair, task: Task, trajectory: Trajectory) -> tuple[Lesson, str] | str:
         for trivial in getattr(pair.maker, "trivial", lambda _: ())(task):
             guess = Trajectory(task_id=task.id, turns=(), stop_reason="terminated", answer=trivial)
             outcome = (await self._stage.call(judge, self._stage.verifiers[task.env], task, guess)).outcome
             if outcome != "failed":
                 return "trivial_answer" if outcome == "solved" else "infra_error"
-        whole = await play(self._stage, task, [actions_of(turn) for turn in trajectory.turns], max_tries=_TRIES)
-        shortened = _why_short(pair.parent.task, task, trajectory.turns, whole)
-        played, turns = whole, _respoken(trajectory.turns, whole)
+        whole = await play(self._stage, task, [actions_of(turn) for turn in trajectory.turns], max_tries=TRIES)
+        shortened = why_shortened(pair.parent.task, task, trajectory.turns, whole)
+        played, turns = whole, behind_new_prompt(trajectory.turns, whole)
         if shortened:
             played = await fewest(self._stage, task, trajectory.turns, whole)
             turns = played.trajectory.turns
@@ -238,78 +277,26 @@ class Harvester:
         lesson = Lesson(
             experience=experience, row=row, parent_ids=(pair.parent.id,), maker=f"hindsight:{pair.maker.name}", predicted=pair.predicted
         )
-        return _Made(lesson=lesson, shortened=shortened)
+        return lesson, shortened
 
 
-def can_teach(experience: Experience) -> bool:
-    """Whether an attempt failed honestly: it broke nothing, attacked nothing, and belongs to training."""
-    verdict = experience.verdict
-    attacked = any(check.name in ("kills_grader", "tampered") and not check.passed for check in verdict.checks)
-    is_failure = verdict.outcome in ("failed", "truncated") and not attacked
-    return is_failure and experience.task.split == "train" and bool(experience.trajectory.turns)
-
-
-async def fewest(stage: Stage, task: Task, turns: Sequence[Turn], whole: Played | None = None) -> Played:
-    """Play the last turn alone, then the last two, and return the first that solves the task, else the last that was tried.
-
-    Args:
-        stage: Lends the environment and the verifier.
-        task: What to solve.
-        turns: An attempt's.
-        whole: What came of all of them, where that is known.
-
-    Raises:
-        InfraError: it broke.
-    """
-    version = turns[-1].policy_version
-    for count in range(1, min(MAX_LAST, len(turns)) + 1):
-        played = whole if whole is not None and count == len(turns) == len(whole.trajectory.turns) else None
-        last = [actions_of(turn) for turn in turns[-count:]]
-        played = played or await play(stage, task, last, policy_version=version, max_tries=_TRIES)
-        if played.verdict.outcome == "solved":
-            break
-    return played
-
-
-def _why_short(old: Task, new: Task, turns: Sequence[Turn], whole: Played) -> str:
-    """Return the rule by which a replayed attempt may not keep its turns and their ids; nothing where it may."""
-    if not all(turn.completion_ids for turn in turns):
-        return "rendered"  # nothing that the policy sampled as it stands
-    replayed = whole.trajectory.turns
-    if whole.verdict.outcome != "solved" or len(replayed) != len(turns):
-        return "not_solved_whole"
-    # What follows the last turn stands in no row.
-    if [turn.observation for turn in replayed[:-1]] != [turn.observation for turn in turns[:-1]]:
-        return "observations_differ"
-    gone = _values(old.prompt) - _values(new.prompt)
-    return "names_dropped_goal" if any(gone & _values(turn.text) for turn in turns) else ""
-
-
-def _values(text: str) -> set[str]:
-    return set(re.findall(r"\w+", text.lower()))
-
-
-def _respoken(turns: Sequence[Turn], whole: Played) -> tuple[Turn, ...]:
-    """Return the attempt's turns behind a new prompt: its ids and theirs between them, no logprobs, since they were another prompt's."""
-    return tuple(
-        dataclasses.replace(turn, prompt_ids=turn.prompt_ids if number else (), behavior_logprobs=None, observation=again.observation)
-        for number, (turn, again) in enumerate(zip(turns, whole.trajectory.turns, strict=False))
-    )
-
-
-def _summed(pairs: Sequence[_Pair], found: Sequence[_Made | str]) -> Harvest:
-    lessons: list[Lesson] = []
-    dropped: Counter[str] = Counter()
-    shortened: Counter[str] = Counter()
-    relabellings: list[Relabelling] = []
+def _outcomes(pairs: Sequence[_Pair], found: Sequence[tuple[Lesson, str] | str]) -> list[_Outcome]:
+    outcomes = []
     for pair, made in zip(pairs, found, strict=True):
-        reason = made if isinstance(made, str) else ""
-        if isinstance(made, _Made):
-            lessons.append(made.lesson)
-            shortened.update([made.shortened] if made.shortened else [])
-        else:
-            dropped[reason] += 1
-        relabellings.append(
-            Relabelling(parent_id=pair.parent.id, child_id=pair.experience_id, relabeller=pair.maker.name, kept=not reason, reason=reason)
-        )
-    return Harvest(lessons=tuple(lessons), dropped=dict(dropped), relabellings=tuple(relabellings), shortened=dict(shortened))
+        lesson, shortened, reason = (None, "", made) if isinstance(made, str) else (*made, "")
+        became = _became(pair.parent.id, pair.experience_id, pair.maker.name, reason)
+        outcomes.append(_Outcome(relabelling=became, lesson=lesson, shortened=shortened))
+    return outcomes
+
+
+def _became(parent_id: str, child_id: str, maker: str, reason: str) -> Relabelling:
+    return Relabelling(parent_id=parent_id, child_id=child_id, relabeller=maker, kept=not reason, reason=reason)
+
+
+def _summed(outcomes: Sequence[_Outcome]) -> Harvest:
+    return Harvest(
+        lessons=tuple(outcome.lesson for outcome in outcomes if outcome.lesson is not None),
+        dropped=dict(Counter(o.relabelling.reason for o in outcomes if not o.relabelling.kept)),
+        relabellings=tuple(outcome.relabelling for outcome in outcomes),
+        shortened=dict(Counter(outcome.shortened for outcome in outcomes if outcome.shortened)),
+    )
