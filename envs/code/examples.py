@@ -31,7 +31,8 @@ def drawn_steps(base: StepFamily, params: Knobs, rng: random.Random) -> tuple[tu
 
 
 @cache
-def _inputs(base: StepFamily, num_arguments: int) -> tuple[Args, ...]:
+def step_inputs(base: StepFamily, num_arguments: int) -> tuple[Args, ...]:
+    """Return a step family's fixed inputs, no two of them equal."""
     return distinct(base.battery(num_arguments), without=base.edge_inputs(num_arguments))
 
 
@@ -41,12 +42,17 @@ def step_draft(base: StepFamily, names: tuple[str, ...], placed: tuple[Placed, .
     return Draft(
         domain=f"{base.family}/{len(names)}",
         source=base.source_of(placed, names),
-        inputs=_inputs(base, len(names)),
+        inputs=step_inputs(base, len(names)),
         edges=base.edge_inputs(len(names)),
         near_misses=others,
         different=without,
         extra={"steps": [[p.step.name, p.constant] for p in placed], "phrases": [p.phrase for p in placed]},
     )
+
+
+def told_by_examples(header: str, shown: Sequence[tuple[Args, Any]]) -> str:
+    """Return the prompt that shows calls and what they give, and says no more."""
+    return "\n".join([f"Write {header}.", *(equation(args, value) for args, value in shown)])
 
 
 class FromExamples(DraftFamily):
@@ -71,5 +77,4 @@ class FromExamples(DraftFamily):
 
     def describe(self, draft: Draft, shown: Sequence[tuple[Args, Any]]) -> str:
         """Return the examples."""
-        header = draft.source[len("def ") : draft.source.index(":")]
-        return "\n".join([f"Write {header}.", *(equation(args, value) for args, value in shown)])
+        return told_by_examples(draft.source[len("def ") : draft.source.index(":")], shown)

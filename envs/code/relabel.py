@@ -1,14 +1,17 @@
 """Hindsight for programs: one that failed becomes the reference of a task that asks for what it does.
 
 Where every line of it is a step that its family knows, the task says these steps in the family's own words (`flywheel.envs.code.reading`).
-Tests are the family's: fresh inputs that the prompt does not show, chosen so that near misses fail.
+Tests are then the family's: fresh inputs that the prompt does not show, chosen so that near misses fail. Any other program is told by
+examples of what it gives (`flywheel.envs.code.observed`).
 """
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 import random
+import re
 import threading
 from collections import Counter
 from collections.abc import Sequence
@@ -17,12 +20,12 @@ from typing import Any
 from flywheel.envs.code.drafts import results
 from flywheel.envs.code.families import STEPS
 from flywheel.envs.code.mutants import mutants
+from flywheel.envs.code.observed import MIN_KILLED, observed
 from flywheel.envs.code.reading import knobs_of, read
 from flywheel.errors import NotRelabelledError
 from flywheel.types import Task, ToolCall, Trajectory, Turn, Verdict, derive_seed
 from flywheel.verifiers.code_payload import CodePayload
 
-MIN_KILLED = 5
 MAX_MUTANTS = 24
 _PARSING = threading.Lock()  # Python's parser counts its depth for all threads together and now and then trips over that
 
@@ -42,6 +45,9 @@ class ProgramRelabeller:
             raise NotRelabelledError("no_family")
         with _PARSING:
             made, answer = self._as_steps(task, source)
+        if made is None:
+            made = observed(source, task, random.Random(derive_seed("observed", task.id, source)))
+            answer = without_steps(source, task.prompt)
         child = made.derived(task, f"hindsight:{self.name}")
         return [(child, _answering(trajectory, child, source, answer))]
 
@@ -51,15 +57,15 @@ class ProgramRelabeller:
         commonest, _ = Counter(repr(test["expected"]) for test in tests).most_common(1)[0]
         return ("def f(*args):\n    return args[0]\n", f"def f(*args):\n    return {commonest}\n")
 
-    def _as_steps(self, task: Task, source: str) -> tuple[Task, str]:
-        """Return the task in the family's own words, and the answer to it: comments that belie their lines are written anew.
+    def _as_steps(self, task: Task, source: str) -> tuple[Task | None, str]:
+        """Return the task in the family's own words, None where it has none for it, and the answer to it: comments that belie their lines are written anew.
 
         They don't run, so it is still the policy's program; left as they are they would name what the new prompt does not ask for.
         """
         family = STEPS.get(task.family)
         reading = None if family is None or set(family.knobs) != set(task.params) else read(family, source)
         if family is None or reading is None:
-            raise NotRelabelledError("unread")
+            return None, source
         rng = random.Random(derive_seed("about", task.id, source))
         made = family.about(reading.placed, knobs_of(family, reading, task.params), task.seed, rng)
         if made is None:
@@ -70,6 +76,17 @@ class ProgramRelabeller:
         if sum(results(mutant, inputs) != meant for mutant in mutants(reference)[:MAX_MUTANTS]) < MIN_KILLED:
             raise NotRelabelledError("weak_tests")
         return made, reference if reading.belied else source
+
+
+def without_steps(source: str, prompt: str) -> str:
+    """Return a program without the comments that repeat what a prompt says: it is not what the program does."""
+    said = {re.sub(r"^\d+\. ", "", line).strip() for line in prompt.splitlines()}
+    lines = [line for line in source.splitlines() if not (line.strip().startswith("#") and line.strip("# \t") in said)]
+    kept = "\n".join(lines) + "\n"
+    try:
+        return kept if ast.dump(ast.parse(kept)) == ast.dump(ast.parse(source)) else source
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return source
 
 
 def last_program(trajectory: Trajectory) -> str | None:

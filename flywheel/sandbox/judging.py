@@ -153,14 +153,41 @@ def run_calls(
     Raises:
         SandboxError: sandboxes can't be started.
     """
+    result, report = _called(pool, source, entry_point, tests, limits, setting)
+    judged = _judge_calls(result, report, tests, entry_point, LANGUAGES[setting.language])
+    return [replace(test, log=log_of(result)) for test in judged]
+
+
+def run_values(
+    pool: WarmPool, source: str, entry_point: str, inputs: Sequence[Sequence[Any]], limits: Limits, setting: Setting = PLAIN
+) -> list[Any] | None:
+    """Return what an answer gives on each of some arguments, in one execution.
+
+    None where it does not give plain data on all of them, breaks a limit, does not come to its end or writes to the grader's channel.
+
+    Raises:
+        SandboxError: sandboxes can't be started.
+    """
+    result, report = _called(pool, source, entry_point, [{"args": args} for args in inputs], limits, setting)
+    kinds = [kind for kind, _ in report.frames]
+    if report.forged or result.limit is not None or result.kills_grader or kinds != [*["value"] * len(inputs), "end"]:
+        return None
+    try:
+        return [plain.decode(body) for _, body in report.frames[:-1]]
+    except plain.NotPlainError:
+        return None
+
+
+def _called(
+    pool: WarmPool, source: str, entry_point: str, tests: Sequence[Mapping[str, Any]], limits: Limits, setting: Setting
+) -> tuple[ExecResult, Frames]:
     language, nonce = LANGUAGES[setting.language], secrets.token_hex(8)
     calls = [json.dumps([list(test.get("args", ())), dict(test.get("kwargs", {}))]) for test in tests]
     result = pool.run(language.calls(source, entry_point, calls, nonce=nonce, setting=setting, limits=limits))
     report = read_frames(result.frames, nonce)
     if report.frames and report.frames[0][0] == "no_program":
         _check_program(pool, language, limits)
-    judged = _judge_calls(result, report, tests, entry_point, language)
-    return [replace(test, log=log_of(result)) for test in judged]
+    return result, report
 
 
 def _judge_calls(
