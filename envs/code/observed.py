@@ -30,6 +30,7 @@ from flywheel.verifiers.code_payload import CodePayload
 NUM_SHOWN = 6
 MIN_KILLED = 5
 MAX_MUTANTS = 10
+_BASES = {**{(base.variable,): base for base in BASES}, ("a", "b"): next(base for base in BASES if base.family == "arithmetic")}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,9 +59,7 @@ def domain_of(task: Task) -> Domain:
             key=lambda results: family.name_of(results, len(names)),
         )
     if task.family in ("examples", "repair"):
-        base = next(
-            (base for base in BASES if names in ((base.variable,), ("a", "b")) and (base.variable == "n") == (names[0] in "nab")), None
-        )
+        base = _BASES.get(names)
         if base is not None:
             return Domain(
                 names=names,

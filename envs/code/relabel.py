@@ -58,9 +58,10 @@ class ProgramRelabeller:
         return ("def f(*args):\n    return args[0]\n", f"def f(*args):\n    return {commonest}\n")
 
     def _as_steps(self, task: Task, source: str) -> tuple[Task | None, str]:
-        """Return the task in the family's own words, None where it has none for it, and the answer to it: comments that belie their lines are written anew.
+        """Return the task in the family's own words, None where it has none for it, and the answer to it.
 
-        They don't run, so it is still the policy's program; left as they are they would name what the new prompt does not ask for.
+        Comments that belie their lines are written anew. They don't run, so it is still the policy's program; left as they are they
+        would name what the new prompt does not ask for.
         """
         family = STEPS.get(task.family)
         reading = None if family is None or set(family.knobs) != set(task.params) else read(family, source)

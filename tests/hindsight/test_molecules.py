@@ -1,0 +1,140 @@
+"""Molecules that failed, relabelled as what they are; and those that give nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flywheel.envs.chemistry import relabel
+from flywheel.envs.chemistry.families import families
+from flywheel.envs.chemistry.relabel import ChemistryRelabeller
+from flywheel.errors import NotRelabelledError
+from flywheel.tasks.source import TaskSource
+from flywheel.types import Task, Trajectory, Verdict
+from flywheel.verifiers.chemistry import ChemistryVerifier
+from flywheel.verifiers.chemistry_pool import acquire_shared, release_shared
+from tests.hindsight.attempts import collected, harvested, recipe_of, said
+from tests.scripted import call
+
+MAKER = ChemistryRelabeller()
+FAILED = Verdict(outcome="failed", reward=0.0, checks=(), evidence="", verifier="chemistry", verifier_version="2")
+GROUPS = {
+    "heavy_atoms": 7,
+    "num_hetero": 3,
+    "hetero_kinds": 4,
+    "unsaturation": 1,
+    "irregularity": 0,
+    "num_groups": 2,
+    "tightness": 2,
+}
+TASK = families()["groups"].generate(GROUPS, 3)
+ABOUT = {
+    "formula": "CCOC(C)CN",
+    "formula_groups": "CCOC(C)CN",
+    "groups": "CCOC(C)CN",
+    "descriptors": "CCOC(C)CN",
+    "scaffold": "Cc1ccc(OC)cc1C(=O)O",
+    "elucidation": "Cc1ccc(OC)cc1C(=O)O",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _workers() -> Iterator[None]:
+    acquire_shared()
+    yield
+    release_shared()
+
+
+def task_of(family: str) -> Task:
+    generator = families()[family]
+    return generator.generate({name: knob.default[0] for name, knob in generator.knobs.items()}, 5)
+
+
+def relabelled(answer: str | None, task: Task = TASK) -> Task:
+    attempt = Trajectory(task_id=task.id, turns=(), stop_reason="terminated", answer=answer)
+    ((child, path),) = MAKER.relabel(task, attempt, FAILED)
+    assert path.task_id == child.id
+    return child
+
+
+def outcome(task: Task, answer: str) -> str:
+    return ChemistryVerifier().verify(task, Trajectory(task_id=task.id, turns=(), stop_reason="terminated", answer=answer)).outcome
+
+
+@pytest.mark.parametrize("family", ABOUT)
+def test_each_family_asks_for_what_the_molecule_is(family: str) -> None:
+    task = task_of(family)
+    child = relabelled(ABOUT[family], task)
+    assert (child.family, child.parent_id, child.operator, child.split) == (family, task.id, "hindsight:molecule", "train")
+    assert outcome(child, ABOUT[family]) == "solved"
+    assert [c["kind"] for c in child.payload["constraints"]][-1] == "plausible"
+    assert len(child.payload["constraints"]) >= len(task.payload["constraints"])
+    assert MAKER.trivial(child)
+    for trivial in MAKER.trivial(child):
+        assert outcome(child, trivial) == "failed"
+
+
+def test_it_is_as_tight_as_the_failed_task_and_knows_its_own_size() -> None:
+    child = relabelled("CCOC(C)CN")
+    constraints = child.payload["constraints"]
+    assert {"kind": "property", "name": "heavy_atoms", "max": 8} in constraints  # 7 heavy atoms, tightness 2 leaves one more
+    assert sum(c["kind"] == "functional_group" for c in constraints) == 2
+    assert child.params == {**GROUPS, "heavy_atoms": 7, "num_hetero": 2, "unsaturation": 0}
+    assert outcome(child, "CCOC(C)CCCN") == "failed"
+
+
+def test_same_answer_same_task() -> None:
+    assert relabelled("CCOC(C)CN").id == relabelled("CCOC(C)CN").id
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (None, "no_answer"),
+        ("", "no_answer"),
+        ("not a molecule", "invalid"),
+        ("C1CC", "invalid"),
+        ("[CH3]", "invalid"),
+        ("CC.OO", "invalid"),
+        ("CCO |$_AV:x$|", "invalid"),
+        ("C" * 100_000, "invalid"),
+        ("CCOCO", "implausible"),
+        ("OOOOOO", "implausible"),
+        ("CN", "too_small"),
+        ("C" * 60, "out_of_range"),
+        ("CCCCCCC", "no_task"),
+        ("CCCCCCO", "fewer_constraints"),
+    ],
+)
+def test_molecules_that_make_no_task_are_dropped(answer: str | None, reason: str) -> None:
+    with pytest.raises(NotRelabelledError, match=reason):
+        relabelled(answer)
+
+
+@pytest.mark.parametrize("family", ["stereo", "forward", "retrosynthesis"])
+def test_families_with_one_answer_make_none(family: str) -> None:
+    with pytest.raises(NotRelabelledError):
+        relabelled("CCOC(C)CN", task_of(family))
+
+
+def test_answers_are_the_same_however_they_are_spelt() -> None:
+    keys = relabel.answer_keys(["OCC", "CCO", "CCN", "nonsense", "C" * 5000])
+    assert keys[0] == keys[1] == "LFQSCWFLJHTTHZ-UHFFFAOYSA-N"
+    assert keys[2] not in (None, keys[0])
+    assert keys[3:] == [None, None]
+
+
+def test_a_failed_attempt_becomes_a_row(tmp_path: Path) -> None:
+    recipe = recipe_of("chemistry", section={"families": {"groups": {}}})
+    source = TaskSource(recipe)
+    wrong = [smiles for smiles in ("CCOC(C)CN", "CC(S)COC", "OCCCC#N", "CC(C)C(=O)CS", "CCNCCF") if outcome(TASK, smiles) == "failed"]
+    fit = next(smiles for smiles in wrong if source.objection(relabelled(smiles), smiles) is None)
+    group = collected(recipe, TASK, [call("submit", smiles=fit)], [call("submit", smiles="OOOOOO")])
+    (found,) = harvested(recipe, [group], tmp_path)
+    (lesson,) = found.lessons
+    assert found.dropped == {"implausible": 1}
+    assert lesson.row.completion_ids == group.experiences[0].trajectory.turns[0].completion_ids
+    assert said(lesson.row.prompt_ids).count(lesson.experience.task.prompt) == 1
+    assert lesson.experience.verdict.outcome == "solved"
