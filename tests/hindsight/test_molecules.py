@@ -34,7 +34,7 @@ ABOUT = {
     "formula": "CCOC(C)CN",
     "formula_groups": "CCOC(C)CN",
     "groups": "CCOC(C)CN",
-    "descriptors": "CCOC(C)CN",
+    "descriptors": "CCCCCCO",
     "scaffold": "Cc1ccc(OC)cc1C(=O)O",
     "elucidation": "Cc1ccc(OC)cc1C(=O)O",
 }

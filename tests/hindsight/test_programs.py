@@ -179,7 +179,7 @@ def test_the_examples_that_it_passed_are_shown() -> None:
 def test_comments_of_the_old_prompt_go() -> None:
     source = "def f(xs):\n    # sort\n    # mine\n    return '''\n# sort\n'''\n"
     assert without_steps(source, "Write f.\n1. sort") == source
-    assert without_steps(X, "Write f.\n1. sort") == "def f(xs):\n    # mine\n    return xs\n"
+    assert without_steps(source.replace("'''\n# sort\n'''", "xs"), "Write f.\n1. sort") == "def f(xs):\n    # mine\n    return xs\n"
 
 
 HOSTILE = {
