@@ -41,11 +41,11 @@ def function_of(source: str) -> ast.FunctionDef:
     if len(source) > MAX_CHARS:
         raise NotRelabelledError("too_long")
     try:
-        body = ast.parse(source).body
-        ast.unparse(body)
+        tree = ast.parse(source)
+        ast.unparse(tree)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise NotRelabelledError("unparsable") from None
-    functions = [node for node in body if isinstance(node, ast.FunctionDef)]
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     if not functions or functions[-1].name != "f":
         raise NotRelabelledError("no_function")
     return functions[-1]

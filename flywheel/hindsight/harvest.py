@@ -173,8 +173,9 @@ class Harvester:
         return [*outcomes, *(outcome for found in made for outcome in found)]
 
     async def _repaired(self, failure: Experience, success: Experience) -> list[_Outcome]:
+        found: list[Lesson | str]
         try:
-            objection = await self._stage.call(self._source.objection, failure.task, success.trajectory.answer)
+            objection: str | None = await self._stage.call(self._source.objection, failure.task, success.trajectory.answer)
             found = [objection] if objection is not None else await self._repairer.lessons(failure, success)
         except InfraError:
             found = ["infra_error"]

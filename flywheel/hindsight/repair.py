@@ -20,7 +20,7 @@ from flywheel.inference.chat import ChatFormat
 from flywheel.rollout.playing import Played, actions_of, imitation_row, play
 from flywheel.rollout.stage import Stage
 from flywheel.store.journal import Journal
-from flywheel.types import Experience, Group, Task, Verdict, content_id
+from flywheel.types import Experience, Group, Task, Turn, Verdict, content_id
 
 OPERATOR = "repair"
 MAX_FEEDBACK = 600
@@ -71,8 +71,7 @@ class Repairer:
         if played.verdict.outcome != "solved" or played.trajectory.stop_reason != "terminated":
             return ["not_solved"]
         prompt = f"{task.prompt}\n\nThis was tried:\n{(failure.trajectory.answer or '').strip()}\n\nIt failed:\n{said}\n\nMend it."
-        fields = {"env": task.env, "family": task.family, "payload": task.payload, "params": task.params, "seed": task.seed}
-        child = Task.create(prompt=prompt, **fields, tier=task.tier).derived(task, OPERATOR)
+        child = dataclasses.replace(task, prompt=prompt).derived(task, OPERATOR)
         again = await play(self._stage, child, [actions_of(turn) for turn in played.trajectory.turns], max_tries=2)
         return [self._gone_on_with(failure, success, said, played), self._asked_for(failure, success, child, again)]
 
@@ -103,7 +102,7 @@ class Repairer:
         return self._lesson(failure, success, child, "task", played.trajectory.turns, played, trained_from=0)
 
     def _lesson(
-        self, failure: Experience, success: Experience, task: Task, form: str, turns: Sequence[Any], played: Played, *, trained_from: int
+        self, failure: Experience, success: Experience, task: Task, form: str, turns: Sequence[Turn], played: Played, *, trained_from: int
     ) -> Lesson | str:
         identity = content_id("experience", OPERATOR, form, failure.id, success.id)
         experience = Experience(

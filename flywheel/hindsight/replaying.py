@@ -34,14 +34,15 @@ async def fewest(stage: Stage, task: Task, turns: Sequence[Turn], whole: Played 
     Raises:
         InfraError: it broke.
     """
-    version = turns[-1].policy_version
-    for count in range(1, min(MAX_LAST, len(turns)) + 1):
-        played = whole if whole is not None and count == len(turns) == len(whole.trajectory.turns) else None
+    num_last = min(MAX_LAST, len(turns))
+    for count in range(1, num_last + 1):
+        if whole is not None and count == len(turns) == len(whole.trajectory.turns):
+            return whole
         last = [actions_of(turn) for turn in turns[-count:]]
-        played = played or await play(stage, task, last, policy_version=version, max_tries=TRIES)
-        if played.verdict.outcome == "solved":
-            break
-    return played
+        played = await play(stage, task, last, policy_version=turns[-1].policy_version, max_tries=TRIES)
+        if played.verdict.outcome == "solved" or count == num_last:
+            return played
+    raise ValueError("an attempt without turns has no last one")
 
 
 def why_shortened(old: Task, new: Task, turns: Sequence[Turn], whole: Played) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from flywheel.config import Recipe
@@ -18,7 +18,7 @@ from tests.scripted import ScriptedPolicy, make_chat, make_collector
 CHAT = make_chat()
 
 
-def recipe_of(environment: str, *, section: dict[str, object] | None = None, **learning: float) -> Recipe:
+def recipe_of(environment: str, *, section: Mapping[str, object] | None = None, **learning: float) -> Recipe:
     """Return a recipe with one environment (a name, or ``module:Class``), hindsight and repair on."""
     name = environment.rpartition(":")[2].lower()
     shares = {"hindsight_share": 1.0, "repair_share": 0.0, "trivial_above": 0.95, **learning}
