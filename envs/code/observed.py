@@ -20,6 +20,7 @@ from flywheel.envs.code.examples import BASES, step_inputs, told_by_examples
 from flywheel.envs.code.families import STEPS
 from flywheel.envs.code.mutants import mutants
 from flywheel.envs.code.reading import function_of
+from flywheel.envs.code.steps import StepFamily
 from flywheel.errors import NotRelabelledError
 from flywheel.sandbox import shared_pool
 from flywheel.sandbox.inside.plain import same
@@ -30,7 +31,8 @@ from flywheel.verifiers.code_payload import CodePayload
 NUM_SHOWN = 6
 MIN_KILLED = 5
 MAX_MUTANTS = 10
-_BASES = {**{(base.variable,): base for base in BASES}, ("a", "b"): next(base for base in BASES if base.family == "arithmetic")}
+_BASES: dict[tuple[str, ...], StepFamily] = {(base.variable,): base for base in BASES}
+_BASES["a", "b"] = STEPS["arithmetic"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

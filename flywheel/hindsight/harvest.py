@@ -122,7 +122,8 @@ class Harvester:
     async def harvest(self, groups: Sequence[Group], *, step: int) -> Harvest:
         """Return the lessons of a step's groups. Nothing that goes wrong with one attempt reaches the others or the caller."""
         async with self._one_at_a_time:
-            await asyncio.to_thread(self._remember, groups, step)
+            if self._learning.hindsight_share:
+                await asyncio.to_thread(self._remember, groups, step)
             limit = min(MAX_TRIED, math.ceil(self._learning.hindsight_share * sum(len(group.experiences) for group in groups)))
             left = self._chosen(groups)[: MAX_LOOKED_AT * limit]
             screened: list[_Pair] = []

@@ -70,7 +70,7 @@ def test_future_leans_to_later_places() -> None:
     for seed in range(400):
         attempt = dataclasses.replace(walked("at (2, 1)", "at (3, 1)"), seed=seed)
         for strategy in ("future", "episode"):
-            counts[strategy] += (3, 1) in goals(strategy, attempt, k=1)  # type: ignore[arg-type]
+            counts[strategy] += (3, 1) in goals(strategy, attempt, k=1)
     assert 270 <= counts["future"] <= 330
     assert 170 <= counts["episode"] <= 230
 
@@ -78,9 +78,9 @@ def test_future_leans_to_later_places() -> None:
 def test_what_held_at_the_start_is_no_goal() -> None:
     for strategy in ("final", "future", "episode"):
         with pytest.raises(NotRelabelledError, match="nothing_achieved"):
-            goals(strategy, walked("at (1, 1)", None))  # type: ignore[arg-type]
+            goals(strategy, walked("at (1, 1)", None))
         with pytest.raises(NotRelabelledError, match="nothing_achieved"):
-            goals(strategy, walked())  # type: ignore[arg-type]
+            goals(strategy, walked())
 
 
 def test_a_wrong_number_of_goals_is_an_error() -> None:

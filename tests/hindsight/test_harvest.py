@@ -41,9 +41,7 @@ def kept(task: Task, trajectory: Trajectory, verdict: Verdict) -> Pairs:
     return [retold(task, trajectory, "r", number=TRAIN)]
 
 
-def harvest(
-    make: Make, folder: Path, monkeypatch: pytest.MonkeyPatch, *scripts: list[str], task: Task = ASKED, **learning: float
-) -> Harvest:
+def harvest(make: Make, folder: Path, monkeypatch: pytest.MonkeyPatch, *scripts: list[str], task: Task = ASKED, **learning: Any) -> Harvest:
     monkeypatch.setattr(Words, "make", staticmethod(make))
     recipe = recipe_of("tests.hindsight.words:Words", **learning)
     (found,) = harvested(recipe, [collected(recipe, ASKED, *(scripts or (FAILED,)))], folder)
