@@ -203,6 +203,6 @@ def _call(args: Args, value: Any) -> dict[str, Any]:
     return {"kind": "call", "args": list(args), "kwargs": {}, "expected": value}
 
 
-def equation(args: Args, value: Any) -> str:
+def equation(args: Args, value: Any, name: str = "f") -> str:
     """Return a call and its result as Python source."""
-    return f"f({', '.join(map(repr, args))}) == {value!r}"
+    return f"{name}({', '.join(map(repr, args))}) == {value!r}"

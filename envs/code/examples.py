@@ -52,7 +52,7 @@ def step_draft(base: StepFamily, names: tuple[str, ...], placed: tuple[Placed, .
 
 def told_by_examples(header: str, shown: Sequence[tuple[Args, Any]]) -> str:
     """Return the prompt that shows calls and what they give, and says no more."""
-    return "\n".join([f"Write {header}.", *(equation(args, value) for args, value in shown)])
+    return "\n".join([f"Write {header}.", *(equation(args, value, header.partition("(")[0]) for args, value in shown)])
 
 
 class FromExamples(DraftFamily):

@@ -32,8 +32,8 @@ class Reading:
     belied: bool
 
 
-def function_of(source: str) -> ast.FunctionDef:
-    """Return the one function that a program is.
+def function_of(source: str, name: str = "f") -> ast.FunctionDef:
+    """Return the function of a name, the last one that a program defines.
 
     Raises:
         NotRelabelledError: it is something else.
@@ -46,7 +46,7 @@ def function_of(source: str) -> ast.FunctionDef:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise NotRelabelledError("unparsable") from None
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
-    if not functions or functions[-1].name != "f":
+    if not functions or functions[-1].name != name:
         raise NotRelabelledError("no_function")
     return functions[-1]
 

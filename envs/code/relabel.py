@@ -41,7 +41,7 @@ class ProgramRelabeller:
         if source is None:
             raise NotRelabelledError("no_answer")
         payload = CodePayload.read(task.payload)
-        if payload.entry_point != "f" or payload.setting.language != "python" or payload.setting.prelude or payload.setting.files:
+        if payload.entry_point is None or payload.setting.language != "python" or payload.setting.prelude or payload.setting.files:
             raise NotRelabelledError("no_family")
         with _PARSING:
             made, answer = self._as_steps(task, source)
@@ -55,7 +55,8 @@ class ProgramRelabeller:
         """Return what gives back its argument, and what always gives the commonest result."""
         tests: list[dict[str, Any]] = [*task.payload["public_tests"], *task.payload["hidden_tests"]]
         commonest, _ = Counter(repr(test["expected"]) for test in tests).most_common(1)[0]
-        return ("def f(*args):\n    return args[0]\n", f"def f(*args):\n    return {commonest}\n")
+        header = f"def {task.payload['entry_point']}(*args):"
+        return (f"{header}\n    return args[0]\n", f"{header}\n    return {commonest}\n")
 
     def _as_steps(self, task: Task, source: str) -> tuple[Task | None, str]:
         """Return the task in the family's own words, None where it has none for it, and the answer to it.

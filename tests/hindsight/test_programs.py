@@ -241,3 +241,19 @@ def test_a_failed_attempt_becomes_a_row_in_its_own_manner(tmp_path: Path) -> Non
 def variants() -> Iterator[str]:
     for number in range(4, 9):
         yield STEPPED.replace("keep above 4", f"keep above {number}").replace("x > 4", f"x > {number}")
+
+
+def test_a_task_record_keeps_its_hidden_inputs_hidden() -> None:
+    def tests(*lists: list[int]) -> list[dict[str, object]]:
+        return [{"kind": "call", "args": [xs], "kwargs": {}, "expected": sum(xs)} for xs in lists]
+
+    payload = {"entry_point": "total", "public_tests": tests([3, 1, 4], [2, 7]), "hidden_tests": tests([61, 62, 63], [])}
+    record = Task.create(env="code", family="records", prompt="Return the sum of the items of xs.", payload=payload)
+    wrong = FREE.replace("def f(", "def total(")
+    child, _ = relabelled(wrong, record)
+    assert child.prompt.startswith("Write total(xs).\ntotal([")
+    assert outcome(child, wrong) == "solved"
+    assert outcome(child, "def total(xs):\n    return sum(xs)\n") == "failed"
+    assert "61" not in child.prompt
+    assert [[61, 62, 63]] in [test["args"] for test in child.payload["hidden_tests"]]
+    assert all(outcome(child, trivial) == "failed" for trivial in MAKER.trivial(child))
