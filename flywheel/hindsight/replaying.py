@@ -47,8 +47,6 @@ async def fewest(stage: Stage, task: Task, turns: Sequence[Turn], whole: Played 
 
 def why_shortened(old: Task, new: Task, turns: Sequence[Turn], whole: Played) -> str:
     """Return the rule by which a replayed attempt may not keep its turns and their ids; nothing where it may."""
-    if not all(turn.completion_ids for turn in turns):
-        return "rendered"  # nothing that the policy sampled as it stands
     replayed = whole.trajectory.turns
     if whole.verdict.outcome != "solved" or len(replayed) != len(turns):
         return "not_solved_whole"

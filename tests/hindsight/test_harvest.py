@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 
 from flywheel.errors import InfraError, NotRelabelledError
 from flywheel.hindsight.harvest import MAX_PER_GROUP, Harvest
+from flywheel.store.journal import Journal
 from flywheel.tasks.source import TaskSource
 from flywheel.types import Group, Task, Trajectory, Verdict
 from tests.hindsight.attempts import CHAT, collected, harvested, recipe_of, said
@@ -132,6 +134,10 @@ DROPPED: dict[str, Make] = {
     "infra_error": raising(InfraError("down")),
     "relabeller_bug": raising(KeyError("x")),
     "nothing": lambda *_: [],
+    "environment_bug": drops(mood="bug", number=number_of("train", "r", "bug")),
+    "no_end": lambda task, path, _: [
+        retold(task, dataclasses.replace(path, turns=path.turns[:1], answer=None), "r", "open", number_of("train", "r", "open"))
+    ],
 }
 
 
@@ -235,5 +241,21 @@ def test_a_truncated_attempt_is_closed_by_a_rendered_turn(tmp_path: Path, monkey
 
     found = harvest(make, tmp_path, monkeypatch, [call("look")] * 4)
     (lesson,) = found.lessons
-    assert found.shortened == {"rendered": 1}
-    assert lesson.row.completion_ids == CHAT.render_action(action)
+    assert found.shortened == {}
+    assert lesson.row.completion_ids[-len(CHAT.render_action(action)) :] == CHAT.render_action(action)
+    assert said(lesson.row.completion_ids).count("it begins with something") == 4
+
+
+def test_rows_that_are_too_long_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Words, "make", staticmethod(kept))
+    short = RECIPE.model_copy(update={"engine": RECIPE.engine.model_copy(update={"max_model_len": 40})})
+    (found,) = harvested(short, [collected(RECIPE, ASKED, FAILED)], tmp_path)
+    assert found.dropped == {"too_long": 1}
+
+
+def test_lessons_can_be_journalled_and_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = harvest(kept, tmp_path / "run", monkeypatch)
+    with contextlib.closing(Journal(tmp_path / "other")) as journal:
+        journal.append_experiences([lesson.experience for lesson in found.lessons], step=1)
+        journal.append_relabellings(found.relabellings, step=1)
+        assert [journal.experience(x.experience.id) for x in found.lessons] == [x.experience for x in found.lessons]

@@ -27,7 +27,7 @@ def retold(task: Task, trajectory: Trajectory, letter: str, mood: str = "", numb
 
 
 class WordsVerifier:
-    """Moods: ``flaky`` solves every second time, ``any`` takes every word."""
+    """Moods: ``flaky`` solves every second time, ``any`` takes every word, ``open`` takes no word at all."""
 
     name = "words"
     version = "1"
@@ -38,6 +38,8 @@ class WordsVerifier:
         solved = mood == "any" or answer.startswith(task.payload["letter"])
         if mood == "flaky":
             solved = solved and next(self.turns) % 2 == 0
+        if mood == "open":
+            solved = trajectory.answer is None
         outcome = "tampered" if answer == "cheat" else "solved" if solved else "failed"
         check = Check(name="kills_grader" if answer == "kill" else "letter", passed=solved)
         return Verdict(
@@ -76,6 +78,8 @@ class Words(ToolEnv):
 
     def look(self) -> str:
         """Look at what is asked."""
+        if self.task and self.task.payload["mood"] == "bug":
+            raise KeyError("a bug of the environment")
         return f"it begins with {self.task.payload['letter'] if self.task and self.task.payload['mood'] == 'tells' else 'something'}"
 
     def submit(self, word: str) -> str:
