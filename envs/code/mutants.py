@@ -25,6 +25,10 @@ _ARITHMETIC: dict[type[ast.operator], type[ast.operator]] = {
     ast.Mod: ast.Mult,
     ast.Pow: ast.Mult,
 }
+_CHANGEABLE = (
+    *(ast.Compare, ast.BinOp, ast.BoolOp, ast.Constant, ast.IfExp),
+    *(ast.If, ast.While, ast.For, ast.Return, ast.FunctionDef),
+)
 
 
 def mutants(source: str) -> list[str]:
@@ -35,7 +39,9 @@ def mutants(source: str) -> list[str]:
         return []
     original = ast.unparse(tree)
     found: dict[str, None] = {}
-    for number, _ in enumerate(ast.walk(tree)):
+    for number, node in enumerate(ast.walk(tree)):
+        if not isinstance(node, _CHANGEABLE):
+            continue  # every change copies the whole tree
         for changed in _changes(tree, number):
             text = ast.unparse(ast.fix_missing_locations(changed))
             if text != original:

@@ -8,6 +8,7 @@ public tests and small changes of them, and those of its hidden tests, which sta
 
 from __future__ import annotations
 
+import ast
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +35,7 @@ MIN_KILLED = 5
 MAX_MUTANTS = 10
 MAX_EDGES = 6
 NUM_CHANGED = 40
+MAX_NODES = 300  # every mutant copies them
 _BASES: dict[tuple[str, ...], StepFamily] = {(base.variable,): base for base in BASES}
 _BASES["a", "b"] = STEPS["arithmetic"]
 
@@ -126,7 +128,10 @@ def observed(source: str, task: Task, rng: random.Random) -> Task:
     """
     domain, payload = domain_of(task), CodePayload.read(task.payload)
     name = str(payload.entry_point)
-    given = function_of(source, name).args
+    function = function_of(source, name)
+    given = function.args
+    if sum(1 for _ in ast.walk(function)) > MAX_NODES:
+        raise NotRelabelledError("too_long")
     if len(given.args) != len(domain.names):
         raise NotRelabelledError("no_function")
     names = domain.names if task.family in FAMILIES else [arg.arg for arg in given.args]

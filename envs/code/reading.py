@@ -72,8 +72,9 @@ def read(family: StepFamily, source: str) -> Reading | None:
         placed.append(Placed(step=Step(name="start", phrase="start with {k}", line="n = {k}"), constant=opening))
     elif names != (family.variable,):
         return None
+    top = family.knobs["max_constant"].high
     for line in lines:
-        step = next((found for step in family.steps if (found := _as_step(step, line)) is not None), None)
+        step = next((found for step in family.steps if (found := _as_step(step, line, top)) is not None), None)
         if step is None:
             return None
         placed.append(step)
@@ -103,17 +104,23 @@ def knobs_of(family: StepFamily, reading: Reading, params: Knobs) -> dict[str, i
     return own
 
 
-def _as_step(step: Step, line: str) -> Placed | None:
+def _as_step(step: Step, line: str, top: int) -> Placed | None:
     match = _pattern(step).fullmatch(line)
     if match is None:
         return None
     values = set(match.groups())
     if not values:
         return Placed(step=step)
-    text = values.pop()
-    if values or (text.isdecimal() and (text.startswith("0") or len(text) > 3)):
-        return None  # two constants that differ, or one that the family can't mean
-    return Placed(step=step, constant=int(text) if text.isdecimal() else text)
+    constant = _drawn(step, top).get(values.pop())
+    # Two constants that differ, or one that the family would never draw: its references run in this process, and s * 20 * 20 * … is big.
+    return None if values or constant is None else Placed(step=step, constant=constant)
+
+
+@functools.cache
+def _drawn(step: Step, top: int) -> dict[str, int | str]:
+    """Return the constants that a step can have, as they are written."""
+    assert step.draw is not None
+    return {str(constant): constant for constant in (step.draw(random.Random(seed), top) for seed in range(40 * top))}
 
 
 @functools.cache

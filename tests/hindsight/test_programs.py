@@ -110,6 +110,14 @@ def test_lines_that_are_no_step_are_not_read(line: str) -> None:
     assert read(STEPS["lists"], f"def f(xs):\n    {line}\n    return xs\n") is None
 
 
+def test_constants_that_no_task_has_are_not_read() -> None:
+    """The family runs what it reads in this process: a string twenty times as long, six times over, must not get there."""
+    assert read(STEPS["strings"], "def f(s):\n" + "    s = s * 4\n" * 6 + "    return s\n") is not None
+    assert read(STEPS["strings"], "def f(s):\n" + "    s = s * 20\n" * 6 + "    return s\n") is None
+    assert read(STEPS["lists"], "def f(xs):\n    xs = xs[0:]\n    return xs\n") is None
+    assert read(STEPS["lists"], "def f(xs):\n    xs = [x + 20 for x in xs]\n    return xs\n") is not None
+
+
 def test_what_runs_beside_the_function_is_not_read() -> None:
     for source in (f"import os\n{STEPPED}", f"{STEPPED}\nprint(1)", STEPPED.replace("xs):", "xs, k=print(1)):"), f"@print\n{STEPPED}"):
         assert read(STEPS["lists"], source) is None
@@ -119,7 +127,7 @@ def test_what_runs_beside_the_function_is_not_read() -> None:
     ("source", "reason"),
     [
         ("def f(xs):\n    # sort\n    xs = sorted(xs)\n    return xs\n", "too_small"),
-        (STEPPED.replace("xs = sorted(xs)", "xs = [x * 1 for x in xs]"), "unsound"),
+        (STEPPED.replace("xs = sorted(xs)", "xs = sorted(xs)\n    xs = sorted(xs)"), "unsound"),
         ("def f(xs):\n    return (", "unparsable"),
         ("x = 1", "no_function"),
         ("def f(xs):\n    return xs\n" + "#" * 5000, "too_long"),
@@ -190,13 +198,14 @@ HOSTILE = {
     "reads its own process": "def f(xs):\n    return [len(xs), open('/proc/self/stat').read()]\n",
     "never ends": "def f(xs):\n    while True:\n        pass\n",
     "fills memory": "def f(xs):\n    return [0] * 10**10\n",
-    "is huge": "def f(xs):\n    return list(range(10**6))\n",
+    "is huge": "def f(xs):\n    return list(range(10**5))\n",
     "is no plain data": "def f(xs):\n    return (x for x in xs)\n",
     "writes frames": "import os\ndef f(xs):\n    for fd in range(3, 64):\n        try:\n            os.write(fd, b'x' * 64)\n"
     "        except OSError:\n            pass\n    return xs\n",
     "remembers": "n = 0\ndef f(xs):\n    global n\n    n += 1\n    return [n]\n",
     "is constant": "def f(xs):\n    return [1, 2, 3]\n",
     "is the identity": "def f(xs):\n    return xs\n",
+    "is long": "def f(xs):\n" + "    xs = [x + 1 for x in xs if x]\n" * 90 + "    return xs\n",
     "is deep": "def f(xs):\n    return " + "-" * 3000 + "1\n",
 }
 
