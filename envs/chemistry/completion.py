@@ -37,6 +37,14 @@ class CompletionFamily(ChemistryFamily):
         # The ring number after the cut would belong to the prefix's last atom.
         if not prefix or not rest or rest[0] in "0123456789%":
             raise NoSuchTaskError("nothing to complete")
+        return self._asked(prefix, rest, mol, params, rng)
+
+    def instead(self, constraints: Sequence[Mapping[str, Any]], answer: str, smiles: str, params: Mapping[str, int], seed: int) -> Made:
+        """Ask for the molecule that the answer completes the same prefix to."""
+        prefix = next(spec["prefix"] for spec in constraints if spec["kind"] == "completes")
+        return self._asked(prefix, answer.strip(), Chem.MolFromSmiles(smiles), params, random.Random(seed))
+
+    def _asked(self, prefix: str, rest: str, mol: Chem.Mol, params: Mapping[str, int], rng: random.Random) -> Made:
         asked = sorted(some_groups(mol, params["num_groups"], rng))
         formula = CalcMolFormula(mol)
         for simple in _simple_endings(prefix):

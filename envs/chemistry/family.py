@@ -55,6 +55,21 @@ class ChemistryFamily(ABC):
         """
         raise NoSuchTaskError(f"family {self.family!r} makes no tasks round a given molecule")
 
+    def instead(self, constraints: Sequence[Mapping[str, Any]], answer: str, smiles: str, params: Mapping[str, int], seed: int) -> Made:
+        """Return the task that asks for what an answer to another one is.
+
+        Args:
+            constraints: The other task's.
+            answer: As it was submitted.
+            smiles: The molecule that it gives.
+            params: Knobs.
+            seed: Same arguments, same task.
+
+        Raises:
+            NoSuchTaskError: the family makes none of this molecule.
+        """
+        return self.about(smiles, params, seed)
+
     def generate(self, params: Knobs, seed: int) -> Task:
         """Return the task that these arguments name."""
         knobs = {name: int(params.get(name, knob.default[0])) for name, knob in self.knobs.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rdkit import Chem, DataStructs
@@ -71,7 +71,20 @@ class OptimiseFamily(ChemistryFamily):
     def make(self, params: Mapping[str, int], seed: int) -> Made:
         """Edit a molecule and ask for a share of what the edits gained."""
         edits, goals, similarity = self._improvement(params, seed)
-        start, reference = edits[0].before, edits[-1].after
+        return self._asked(edits[0].before, edits[-1].after, goals, similarity, params)
+
+    def instead(self, constraints: Sequence[Mapping[str, Any]], answer: str, smiles: str, params: Mapping[str, int], seed: int) -> Made:
+        """Ask for what the answer gained over the same start."""
+        start = next(spec["to"] for spec in constraints if spec["kind"] == "similarity")
+        before, after = Chem.MolFromSmiles(start), Chem.MolFromSmiles(smiles)
+        similarity = DataStructs.TanimotoSimilarity(fingerprint(before), fingerprint(after))
+        if similarity < MIN_SIMILARITY or similarity == 1.0:
+            raise NoSuchTaskError("it is the start, or nothing of it is left")
+        asked = {spec["name"] for spec in constraints if spec["kind"] == "property"}
+        names = sorted(IMPROVED, key=lambda name: (name not in asked, name))  # what was asked for comes first
+        return self._asked(start, smiles, _gains(before, after, names, params["num_goals"]), similarity, params)
+
+    def _asked(self, start: str, reference: str, goals: list[_Goal], similarity: float, params: Mapping[str, int]) -> Made:
         floor = math.floor(100 * similarity * (0.8 + 0.05 * params["tightness"])) / 100
         constraints: list[dict[str, Any]] = [_bound(goal, params["tightness"]) for goal in goals]
         said = [f"{c['name']} at {'least' if 'min' in c else 'most'} {c['min'] if 'min' in c else c['max']:g}" for c in constraints]
@@ -98,18 +111,7 @@ class OptimiseFamily(ChemistryFamily):
         similarity = DataStructs.TanimotoSimilarity(fingerprint(before), fingerprint(after))
         if similarity < MIN_SIMILARITY:
             raise NoSuchTaskError("the edits leave nothing of the start")
-        goals: list[_Goal] = []
-        names = rng.sample(sorted(IMPROVED), len(IMPROVED))
-        # QED takes longer than all else here: a quarter of the tasks have it, and no other looks at it.
-        for name in (name for name in names if name != "qed" or name == names[0]):
-            start = float(PROPERTIES[name](before))
-            gain = float(PROPERTIES[name](after)) - start
-            if (abs(gain) if IMPROVED[name].both_ways else gain) >= IMPROVED[name].step:
-                goals.append(_Goal(name, start, gain))
-                if len(goals) == params["num_goals"]:
-                    break
-        if not goals:
-            raise NoSuchTaskError("the edits improve nothing")
+        goals = _gains(before, after, rng.sample(sorted(IMPROVED), len(IMPROVED)), params["num_goals"])
         return _Improvement(edits, goals, similarity)
 
     def demonstrate(self, task: Task) -> list[str]:
@@ -117,6 +119,26 @@ class OptimiseFamily(ChemistryFamily):
         edits = self.replay(task, self._improvement).edits
         tried = [json.dumps({"name": "edit", "arguments": {"smiles": edit.before, "change": edit.name}}) for edit in edits]
         return [*tried, *super().demonstrate(task)]
+
+
+def _gains(before: Chem.Mol, after: Chem.Mol, names: Sequence[str], count: int) -> list[_Goal]:
+    """Return up to `count` properties, the first of `names`, that one molecule has more of than another, or less.
+
+    Raises:
+        NoSuchTaskError: there is none.
+    """
+    goals: list[_Goal] = []
+    # QED takes longer than all else here: a quarter of the tasks have it, and no other looks at it.
+    for name in (name for name in names if name != "qed" or name == names[0]):
+        start = float(PROPERTIES[name](before))
+        gain = float(PROPERTIES[name](after)) - start
+        if (abs(gain) if IMPROVED[name].both_ways else gain) >= IMPROVED[name].step:
+            goals.append(_Goal(name, start, gain))
+            if len(goals) == count:
+                break
+    if not goals:
+        raise NoSuchTaskError("nothing is improved")
+    return goals
 
 
 def _bound(goal: _Goal, tightness: int) -> dict[str, Any]:

@@ -41,7 +41,8 @@ class ChemistryRelabeller:
         params = {name: int(value) for name, value in task.params.items()}
         answer = trajectory.answer[:MAX_SENT_CHARS]
         with _workers() as pool:
-            reply = pool.call(f"{__name__}:about_answer", task.family, params, derive_seed("about", task.id), answer)
+            asked = list(task.payload["constraints"])
+            reply = pool.call(f"{__name__}:about_answer", task.family, asked, params, derive_seed("about", task.id), answer)
         if reply.status != "ok":
             raise NotRelabelledError("unusual" if reply.status == "task_error" else "limit")
         if "refused" in reply.value:
@@ -85,12 +86,12 @@ def _workers() -> Iterator[WorkerPool]:
 # ------------------------------------------------------------ in the worker
 
 
-def about_answer(family: str, params: Mapping[str, int], seed: int, answer: str) -> dict[str, Any]:
+def about_answer(family: str, asked: list[dict[str, Any]], params: Mapping[str, int], seed: int, answer: str) -> dict[str, Any]:
     """Return prompt, constraints and knobs of the task round an answer, or ``refused`` with a reason."""
     made_by = families()[family]
     assert isinstance(made_by, ChemistryFamily)
     try:
-        mol = read_molecule(answer)
+        mol = read_molecule(answer, prefix=next((spec["prefix"] for spec in asked if spec["kind"] == "completes"), ""))
     except RejectedAnswerError:
         return {"refused": "invalid"}
     if broken_rule(mol) is not None:
@@ -102,7 +103,7 @@ def about_answer(family: str, params: Mapping[str, int], seed: int, answer: str)
     if any(not made_by.knobs[name].low <= value <= made_by.knobs[name].high for name, value in own.items()):
         return {"refused": "out_of_range"}
     try:
-        made = made_by.about(smiles, own, seed)
+        made = made_by.instead(asked, answer, smiles, own, seed)
     except NoSuchTaskError:
         return {"refused": "no_task"}
     return {"prompt": made.prompt, "constraints": made.constraints, "params": own}

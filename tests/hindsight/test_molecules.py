@@ -76,6 +76,27 @@ def test_each_family_asks_for_what_the_molecule_is(family: str) -> None:
         assert outcome(child, trivial) == "failed"
 
 
+def test_a_completion_asks_for_what_the_same_prefix_became() -> None:
+    task = task_of("completion")
+    prefix = task.payload["constraints"][0]["prefix"]
+    rest = families()["completion"].reference(task)  # type: ignore[attr-defined]
+    child = relabelled(f"{rest}O" if outcome(task, f"{rest}O") == "failed" else f"{rest}CO", task)
+    assert child.payload["constraints"][0] == {"kind": "completes", "prefix": prefix}
+    assert child.payload["constraints"][1]["kind"] == "formula"
+    assert child.payload["constraints"][1] != task.payload["constraints"][1]
+
+
+def test_an_improvement_asks_for_what_was_gained_over_the_same_start() -> None:
+    task = task_of("optimise")
+    near = next(spec for spec in task.payload["constraints"] if spec["kind"] == "similarity")
+    child = relabelled("OC" + near["to"], task)
+    assert [spec["to"] for spec in child.payload["constraints"] if spec["kind"] == "similarity"] == [near["to"]]
+    assert outcome(child, "OC" + near["to"]) == "solved"
+    assert outcome(child, near["to"]) == "failed"
+    with pytest.raises(NotRelabelledError, match="no_task"):
+        relabelled(near["to"], task)
+
+
 def test_it_is_as_tight_as_the_failed_task_and_knows_its_own_size() -> None:
     child = relabelled("CCOC(C)CN")
     constraints = child.payload["constraints"]
