@@ -101,6 +101,10 @@ class Programs(DraftFamily):
     def _try(self, params: Knobs, seed: int, rng: random.Random) -> Task | None:
         draft = self.draft(params, rng)
         reader, writer = (rng.choice(kinds[: int(params[knob])]) for kinds, knob in ((READERS, "num_readers"), (WRITERS, "num_writers")))
+        return self.about(draft, reader, writer, params, seed, rng)
+
+    def about(self, draft: Draft, reader: Shape, writer: Shape, params: Knobs, seed: int, rng: random.Random) -> Task | None:
+        """Return the task that asks for a given program, drawing its tests; None where it would not be a sound one."""
         told = tell(draft)
         if told is None or len({writer.text(value) for value in told.meant}) < NUM_HIDDEN // 2:
             return None

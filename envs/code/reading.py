@@ -8,13 +8,17 @@ from __future__ import annotations
 import ast
 import functools
 import io
+import itertools
 import random
 import re
 import tokenize
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from flywheel.contracts import Knob
 from flywheel.envs.code.arithmetic import OPENINGS
+from flywheel.envs.code.programs import LISTS, READERS, WRITERS, Shape
 from flywheel.envs.code.steps import Placed, Step, StepFamily
 from flywheel.errors import NotRelabelledError
 from flywheel.types import Knobs
@@ -72,18 +76,58 @@ def read(family: StepFamily, source: str) -> Reading | None:
         placed.append(Placed(step=Step(name="start", phrase="start with {k}", line="n = {k}"), constant=opening))
     elif names != (family.variable,):
         return None
-    top = family.knobs["max_constant"].high
-    for line in lines:
-        step = next((found for step in family.steps if (found := _as_step(step, line, top)) is not None), None)
-        if step is None:
-            return None
-        placed.append(step)
+    steps = _placed(family, lines)
+    if steps is None:
+        return None
+    placed += steps
     said = _comments(source)
     return Reading(names=names, placed=tuple(placed), belied=bool(said) and said != [step.phrase for step in placed])
 
 
-def knobs_of(family: StepFamily, reading: Reading, params: Knobs) -> dict[str, int]:
-    """Return the knobs of a task that asks for these steps: those of the failed one, as far as they fit.
+class ProgramReading(NamedTuple):
+    """How a program reads, its steps and how it prints."""
+
+    reader: Shape
+    placed: tuple[Placed, ...]
+    writer: Shape
+
+
+def read_program(source: str) -> ProgramReading | None:
+    """Return a program as one of the programs family; None where it is none."""
+    if len(source) > MAX_CHARS:
+        return None
+    try:
+        lines = [ast.unparse(statement) for statement in ast.parse(source).body]
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    for reader, writer in itertools.product(READERS, WRITERS):
+        first, last = _lines(reader.code), _lines(writer.code)
+        steps = lines[len(first) : len(lines) - len(last)]
+        if steps and lines == [*first, *steps, *last] and (placed := _placed(LISTS, steps)) is not None:
+            return ProgramReading(reader, tuple(placed), writer)
+    return None
+
+
+@functools.cache
+def _lines(code: str) -> tuple[str, ...]:
+    return tuple(ast.unparse(statement) for statement in ast.parse(code).body)
+
+
+def _placed(family: StepFamily, lines: Sequence[str]) -> list[Placed] | None:
+    """Return lines as steps of a family; None where one is none."""
+    placed: list[Placed] = []
+    for line in lines:
+        step = next(
+            (found for step in family.steps if (found := _as_step(step, line, family.knobs["max_constant"].high)) is not None), None
+        )
+        if step is None:
+            return None
+        placed.append(step)
+    return placed
+
+
+def knobs_of(family: StepFamily, reading: Reading, params: Knobs, knobs: Mapping[str, Knob]) -> dict[str, int]:
+    """Return the knobs of a task that asks for these steps of a family: those of the failed one, as far as they fit.
 
     Raises:
         NotRelabelledError: the steps are more, or larger, than the family has, or hardly any.
@@ -99,7 +143,7 @@ def knobs_of(family: StepFamily, reading: Reading, params: Knobs) -> dict[str, i
         own["num_args"] = len(reading.names)
     if own["num_ops"] < int(params["num_ops"]) - 1:
         raise NotRelabelledError("too_small")
-    if any(not knob.low <= own[name] <= knob.high for name, knob in family.knobs.items()):
+    if any(not knob.low <= own[name] <= knob.high for name, knob in knobs.items()):
         raise NotRelabelledError("out_of_range")
     return own
 

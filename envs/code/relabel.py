@@ -18,12 +18,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from flywheel.envs.code.drafts import results
-from flywheel.envs.code.families import STEPS
+from flywheel.envs.code.examples import step_draft
+from flywheel.envs.code.families import FAMILIES, STEPS
 from flywheel.envs.code.mutants import mutants
 from flywheel.envs.code.observed import MIN_KILLED, observed
-from flywheel.envs.code.reading import knobs_of, read
+from flywheel.envs.code.programs import LISTS, READERS, WRITERS, Programs
+from flywheel.envs.code.reading import ProgramReading, Reading, knobs_of, read, read_program
+from flywheel.envs.code.steps import MAX_EXAMPLES
 from flywheel.errors import NotRelabelledError
-from flywheel.types import Task, ToolCall, Trajectory, Turn, Verdict, derive_seed
+from flywheel.sandbox import shared_pool
+from flywheel.sandbox.judging import run_io
+from flywheel.types import Knobs, Task, ToolCall, Trajectory, Turn, Verdict, derive_seed
 from flywheel.verifiers.code_payload import CodePayload
 
 MAX_MUTANTS = 24
@@ -41,10 +46,11 @@ class ProgramRelabeller:
         if source is None:
             raise NotRelabelledError("no_answer")
         payload = CodePayload.read(task.payload)
-        if payload.entry_point is None or payload.setting.language != "python" or payload.setting.prelude or payload.setting.files:
+        if payload.setting.language != "python" or payload.setting.prelude or payload.setting.files:
             raise NotRelabelledError("no_family")
+        made: Task | None
         with _PARSING:
-            made, answer = self._as_steps(task, source)
+            made, answer = self._as_steps(task, source) if payload.entry_point is not None else (_as_program(task, source), source)
         if made is None:
             made = observed(source, task, random.Random(derive_seed("observed", task.id, source)))
             answer = without_steps(source, task.prompt)
@@ -54,6 +60,9 @@ class ProgramRelabeller:
     def trivial(self, task: Task) -> Sequence[str]:
         """Return what gives back its argument, and what always gives the commonest result."""
         tests: list[dict[str, Any]] = [*task.payload["public_tests"], *task.payload["hidden_tests"]]
+        if task.payload["entry_point"] is None:
+            printed, _ = Counter(test["stdout"] for test in tests).most_common(1)[0]
+            return ("import sys\nprint(sys.stdin.read())\n", f"print({printed!r})\n")
         commonest, _ = Counter(repr(test["expected"]) for test in tests).most_common(1)[0]
         header = f"def {task.payload['entry_point']}(*args):"
         return (f"{header}\n    return args[0]\n", f"{header}\n    return {commonest}\n")
@@ -69,7 +78,7 @@ class ProgramRelabeller:
         if family is None or reading is None:
             return None, source
         rng = random.Random(derive_seed("about", task.id, source))
-        made = family.about(reading.placed, knobs_of(family, reading, task.params), task.seed, rng)
+        made = family.about(reading.placed, knobs_of(family, reading, task.params, family.knobs), task.seed, rng)
         if made is None:
             raise NotRelabelledError("unsound")
         reference = str(made.payload["reference"])
@@ -78,6 +87,40 @@ class ProgramRelabeller:
         if sum(results(mutant, inputs) != meant for mutant in mutants(reference)[:MAX_MUTANTS]) < MIN_KILLED:
             raise NotRelabelledError("weak_tests")
         return made, reference if reading.belied else source
+
+
+def _as_program(task: Task, source: str) -> Task:
+    """Return the task of the programs family that asks for a program."""
+    family = FAMILIES["programs"]
+    assert isinstance(family, Programs)
+    found = read_program(source) if task.family == family.family and set(family.knobs) == set(task.params) else None
+    if found is None:
+        raise NotRelabelledError("unread")
+    reading = Reading(names=("xs",), placed=found.placed, belied=False)
+    params = knobs_of(LISTS, reading, {**task.params, **_shapes(task.params, found)}, family.knobs)
+    rng = random.Random(derive_seed("about", task.id, source))
+    draft = step_draft(LISTS, reading.names, found.placed)
+    tries = (family.about(draft, found.reader, found.writer, params, task.seed, rng) for _ in range(MAX_EXAMPLES))
+    made = next(filter(None, tries), None)
+    if made is None:
+        raise NotRelabelledError("unsound")
+    payload = CodePayload.read(made.payload)
+    pool = shared_pool()
+    limits = pool.limits(cpu_s=payload.wall_s, memory_mb=payload.memory_mb)
+    killed = 0
+    lines = [placed.line for placed in found.placed]
+    shorter = ["\n".join([found.reader.code, *lines[:at], *lines[at + 1 :], found.writer.code]) for at in range(len(lines))]
+    for mutant in [*shorter, *mutants(str(made.payload["reference"]))][:MAX_MUTANTS]:
+        killed += any(not run_io(pool, mutant, test, limits).passed for test in payload.hidden_tests)
+        if killed == MIN_KILLED:
+            return made
+    raise NotRelabelledError("weak_tests")
+
+
+def _shapes(params: Knobs, found: ProgramReading) -> dict[str, int]:
+    """Return the knobs that say how a program reads and prints."""
+    places = {"num_readers": READERS.index(found.reader), "num_writers": WRITERS.index(found.writer)}
+    return {name: max(int(params[name]), place + 1) for name, place in places.items()}
 
 
 def without_steps(source: str, prompt: str) -> str:

@@ -138,6 +138,26 @@ def test_programs_that_make_no_task_are_dropped(source: str, reason: str) -> Non
         relabelled(source)
 
 
+def test_whole_programs_are_asked_for_in_the_familys_own_words() -> None:
+    generator = FAMILIES["programs"]
+    params = {"num_ops": 3, "num_kinds": 14, "max_constant": 9, "num_readers": 2, "num_writers": 3}
+    task = generator.generate(params, 1)
+    program = "xs = list(map(int, input().split()))\nxs = sorted(xs)\nxs = [x * 3 for x in xs]\nxs = [x for x in xs if x > 4]\nprint(*xs)\n"
+    child, _ = relabelled(program, task)
+    assert child.prompt.splitlines()[:5] == [
+        "Write a program. Read a line of integers.",
+        "1. sort",
+        "2. multiply by 3",
+        "3. keep above 4",
+        "Print them on one line.",
+    ]
+    assert (outcome(child, program), outcome(child, str(task.payload["reference"]))) == ("solved", "failed")
+    assert all(outcome(child, trivial) == "failed" for trivial in MAKER.trivial(child))
+    assert generator.key(child) != generator.key(task)
+    with pytest.raises(NotRelabelledError, match="unread"):
+        relabelled(program + "import os\n", task)
+
+
 # ------------------------------------------------------------ told by examples
 
 
