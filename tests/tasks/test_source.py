@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 from typing import ClassVar
 
@@ -135,3 +136,17 @@ def test_levels_are_the_mean_knob_position_in_fifths() -> None:
     assert level_of(knobs, {"a": 4, "b": 3}) == 5
     assert level_of({}, {}) == 1
     assert draw_params(knobs, {"a": (2, 2)}, seed=1)["a"] == 2
+
+
+def test_objections_to_tasks_that_were_made_of_attempts() -> None:
+    recipe = Recipe.model_validate({"environments": {"code": {"families": {"lists": {}}}}, "evaluation": {"tasks_per_environment": 3}})
+    source = TaskSource(recipe)
+    held, own = source.heldout("code", 3)[0], source.train(0)
+    assert source.objection(own) is None
+    assert source.objection(held) == "heldout"
+    assert source.objection(dataclasses.replace(own, payload={})) == "no_key"
+    assert source.objection(dataclasses.replace(own, env="elsewhere")) == "no_key"
+    reference = str(held.payload["reference"])
+    assert source.objection(own, "def f(xs):\n    return []\n") is None
+    assert source.objection(own, reference) == "heldout_answer"
+    assert source.objection(own, reference.replace("    # ", "    # so: ").replace("xs", "items")) == "heldout_answer"
