@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 
 from flywheel.config import Recipe
 from flywheel.contracts import Relabeller
-from flywheel.errors import InfraError, NotRelabelledError
+from flywheel.errors import InfraError, NotRelabelledError, StoreError
 from flywheel.hindsight.lesson import Lesson
 from flywheel.hindsight.repair import OPERATOR, Repairer
 from flywheel.hindsight.replaying import TRIES, behind_new_prompt, can_teach, fewest, why_shortened
@@ -43,6 +43,7 @@ MAX_LOOKED_AT = 4  # attempts for each of them, of which most may come to nothin
 MAX_REPAIRED = 16  # groups a step
 MAX_PER_ATTEMPT = 4
 MAX_PER_GROUP = 2
+MAX_REASON = 40
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,7 +165,7 @@ class Harvester:
         outcomes: list[_Outcome] = []
         chosen: list[tuple[Experience, Experience]] = []
         for group in groups:
-            pair = await asyncio.to_thread(self._repairer.pair_of, group) if len(chosen) < limit else None
+            pair = await self._pair_of(group) if len(chosen) < limit else None
             if isinstance(pair, str):
                 nothing = content_id("experience", OPERATOR, group.id)
                 outcomes.append(_Outcome(relabelling=_became(group.experiences[0].id, nothing, OPERATOR, pair)))
@@ -172,6 +173,17 @@ class Harvester:
                 chosen.append(pair)
         made = await asyncio.gather(*(self._repaired(*pair) for pair in chosen))
         return [*outcomes, *(outcome for found in made for outcome in found)]
+
+    async def _pair_of(self, group: Group) -> tuple[Experience, Experience] | str | None:
+        try:
+            pair: tuple[Experience, Experience] | str | None = await self._stage.call(self._repairer.pair_of, group)
+        except StoreError:  # an earlier success that the store has let go
+            return None
+        except InfraError:
+            return "infra_error"
+        except Exception:  # noqa: BLE001 - the boundary: a key of hostile text
+            return "no_key"
+        return pair
 
     async def _repaired(self, failure: Experience, success: Experience) -> list[_Outcome]:
         found: list[Lesson | str]
@@ -195,16 +207,16 @@ class Harvester:
         nothing = _Pair(parent=parent, maker=maker)
         try:
             pairs = await self._stage.call(maker.relabel, parent.task, parent.trajectory, parent.verdict)
+            found = [
+                dataclasses.replace(nothing, task=task, trajectory=trajectory, predicted=self._source.predicted(task))
+                for task, trajectory in pairs[:MAX_PER_ATTEMPT]
+            ]
         except NotRelabelledError as error:
-            return [nothing.without(str(error))]
+            return [nothing.without(str(error)[:MAX_REASON] or "nothing")]
         except InfraError:
             return [nothing.without("infra_error")]
         except Exception:  # noqa: BLE001 - the boundary: a relabeller's bug costs its attempt
             return [nothing.without("relabeller_bug")]
-        found = [
-            dataclasses.replace(nothing, task=task, trajectory=trajectory, predicted=self._source.predicted(task))
-            for task, trajectory in pairs[:MAX_PER_ATTEMPT]
-        ]
         return found or [nothing.without("nothing")]
 
     async def _screened(self, pair: _Pair) -> _Pair:
