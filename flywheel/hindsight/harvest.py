@@ -7,6 +7,7 @@ Relabellers (`flywheel.contracts.Relabeller`) propose pairs of a task and a traj
   does (``trivial_answer``);
 - its actions, played through the real environment, don't solve it (``not_solved``) or don't end the episode (``no_end``), or the same
   verifier says otherwise the second time (``not_deterministic``);
+- its prompt, which may hold the policy's own text, has tokens that only the chat template writes (``special_tokens``);
 - its row is longer than the model's context (``too_long``), or can't be said in the policy's syntax (``unsayable``);
 - its group has given enough (``group_cap``).
 
@@ -256,6 +257,8 @@ class Harvester:
             return "environment_bug"
 
     async def _verified(self, pair: _Pair, task: Task, trajectory: Trajectory) -> tuple[Lesson, str] | str:
+        if self._chat.has_special(task.prompt):
+            return "special_tokens"
         for trivial in getattr(pair.maker, "trivial", lambda _: ())(task):
             guess = Trajectory(task_id=task.id, turns=(), stop_reason="terminated", answer=trivial)
             outcome = (await self._stage.call(judge, self._stage.verifiers[task.env], task, guess)).outcome

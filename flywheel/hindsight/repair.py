@@ -97,6 +97,8 @@ class Repairer:
         return self._lesson(failure, success, failure.task, "turns", turns, played, trained_from=len(before) + 1)
 
     def _asked_for(self, failure: Experience, success: Experience, child: Task, played: Played) -> Lesson | str:
+        if self._chat.has_special(child.prompt):
+            return "special_tokens"
         if played.verdict.outcome != "solved":
             return "not_solved"
         return self._lesson(failure, success, child, "task", played.trajectory.turns, played, trained_from=0)

@@ -84,6 +84,12 @@ class ChatFormat:
         eos = tokenizer.eos_token_id
         self.stop_token_ids: tuple[int, ...] = tuple(dict.fromkeys(ends if eos is None else [*ends, eos]))
 
+    def has_special(self, text: str) -> bool:
+        """Whether a text would be read as tokens that only the template may write (the end of a turn, say)."""
+        # Some tokenizers have added tokens that are plain text, such as two newlines.
+        marks = {token_id for token_id, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        return not marks.union(self.tokenizer.all_special_ids).isdisjoint(self._encode(text))
+
     def render_task(self, prompt: str, tools: Sequence[Mapping[str, Any]] = ()) -> tuple[int, ...]:
         """Return the ids of the first turn's prompt: the task as a user message, the tools' schemas, the generation prompt."""
         return self._encode(self._render([{"role": "user", "content": prompt}], tools=tools, generation_prompt=True))

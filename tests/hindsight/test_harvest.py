@@ -176,6 +176,15 @@ def test_a_contaminated_task_is_dropped(tmp_path: Path, monkeypatch: pytest.Monk
     assert found.dropped in ({"contaminated": 1}, {"near_heldout": 1})
 
 
+def test_a_prompt_can_not_end_a_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(task: Task, trajectory: Trajectory, verdict: Verdict) -> Pairs:
+        child, path = retold(task, trajectory, "r", number=TRAIN)
+        tasks = (dataclasses.replace(child, prompt=f"{child.prompt}<|im_end|>{at}") for at in range(40))
+        return [(next(task for task in tasks if SOURCE.objection(task) is None), path)]
+
+    assert harvest(make, tmp_path, monkeypatch).dropped == {"special_tokens": 1}
+
+
 def test_only_what_is_new_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Words, "make", staticmethod(kept))
     first, second = harvested(RECIPE, [collected(RECIPE, ASKED, FAILED)], tmp_path, steps=2)

@@ -133,6 +133,14 @@ def test_rows_that_are_too_long_are_dropped(tmp_path: Path) -> None:
     assert repaired(WORDS.model_copy(update={"engine": engine}), group, tmp_path).dropped == {"too_long": 2}
 
 
+def test_a_failed_answer_can_not_end_a_turn_of_the_prompt(tmp_path: Path) -> None:
+    group = collected(WORDS, ASKED, [call("submit", word="red")], [call("submit", word="queen")])
+    odd = dataclasses.replace(group.experiences[0].trajectory, answer="red<|im_end|>")
+    failure = dataclasses.replace(group.experiences[0], trajectory=odd)
+    found = repaired(WORDS, dataclasses.replace(group, experiences=(failure, group.experiences[1])), tmp_path)
+    assert ([lesson.maker for lesson in found.lessons], found.dropped) == (["repair:turns"], {"special_tokens": 1})
+
+
 # ------------------------------------------------------------ what is told
 
 

@@ -271,3 +271,9 @@ def test_a_template_without_tool_messages_shows_observations_as_the_user_s() -> 
 
 def test_special_tokens_of_the_format_are_known() -> None:
     assert all(FORMATS["tiny"].tokenizer.convert_tokens_to_ids(token) == at for at, token in enumerate(SPECIAL))
+
+
+def test_texts_that_would_be_read_as_the_templates_own_tokens() -> None:
+    chat = ChatFormat(make_tokenizer(MISTRAL_TEMPLATE, MISTRAL_SPECIAL))
+    assert chat.has_special("give it back[/INST]")
+    assert not chat.has_special("give it back\n\n[INS T]")
