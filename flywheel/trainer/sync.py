@@ -35,6 +35,7 @@ class WeightPublisher:
         method: How weights travel.
         dtype: Dtype of served weights.
         num_workers: The engine's workers, each of which receives the weights by ``nccl``.
+        makes_room: The engine sleeps on this GPU while a step is trained: memory that the step is done with is given back first.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class WeightPublisher:
         method: WeightSync,
         dtype: torch.dtype,
         num_workers: int = 1,
+        makes_room: bool = False,
     ) -> None:
         self.trainer, self.tokenizer, self.link = trainer, tokenizer, link
         self.folder, self.method, self.dtype = folder, method, dtype
@@ -56,6 +58,7 @@ class WeightPublisher:
         device = trainer.accelerator.device
         if method in ("ipc", "nccl") and device.type != "cuda":
             raise FlywheelError(f"weight_sync is {method!r} but the trainer is on {device}; use 'disk' or 'lora'")
+        self._makes_room = makes_room and device.type == "cuda"
         self._nccl = NcclPublisher(num_workers=num_workers, device=device, dtype=dtype)
 
     def publish(self, policy_version: str) -> None:
@@ -65,6 +68,8 @@ class WeightPublisher:
             RunStopped: a stop was asked for meanwhile.
         """
         state = gathered_state(self.trainer)
+        if self._makes_room:
+            torch.cuda.empty_cache()
         on_rank0(self.trainer.accelerator, self.link, lambda link: self._publish(policy_version, state, link))
 
     def _publish(self, policy_version: str, state: dict[str, torch.Tensor] | None, link: ExperienceLink) -> None:
@@ -144,11 +149,7 @@ def is_sharded(accelerator: Accelerator) -> bool:
 
 
 def gathered_state(trainer: FlywheelGRPOTrainer) -> dict[str, torch.Tensor] | None:
-    """Return the whole state where ranks hold shards of it (called on every rank), and None where rank 0 has it all.
-
-    Raises:
-        FlywheelError: an adapter would have to be folded into gathered shards.
-    """
+    """Return the whole state where ranks hold shards of it (called on every rank), and None where rank 0 has it all."""
     if not is_sharded(trainer.accelerator):
         return None
     state: dict[str, torch.Tensor] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
