@@ -122,7 +122,9 @@ class PlacementConfig(Section):
         description="On shared GPUs, what the engine gives back while the trainer steps: 1 its KV cache (weights wait in RAM), "
         "2 its weights too, which every update brings anew. 0: nothing.",
     )
-    gpu_memory_gb: float | None = Field(None, gt=0, description="Memory of each GPU, for --dry-run away from the machine (GB of 10^9 bytes).")
+    gpu_memory_gb: float | None = Field(
+        None, gt=0, description="Memory of each GPU, for --dry-run away from the machine (GB of 10^9 bytes)."
+    )
 
     @property
     def num_engine_gpus(self) -> int:
@@ -139,9 +141,7 @@ class PlacementConfig(Section):
                 f"placement.engine_gpus names {len(self.engine_gpus)} GPUs, and tensor_parallel * data_parallel is {self.num_engine_gpus}"
             )
         if self.sleep_level and self.trainer_gpus and self.engine_gpus and not set(self.trainer_gpus) & set(self.engine_gpus):
-            raise ValueError(
-                f"placement.sleep_level is {self.sleep_level}, but trainer_gpus and engine_gpus share no GPU: there is nobody to make room for"
-            )
+            raise ValueError(f"placement.sleep_level is {self.sleep_level}, but trainer_gpus and engine_gpus share no GPU: set it to 0")
         return self
 
 
@@ -332,11 +332,14 @@ class TrainerConfig(Section):
     ce_weight: float = Field(1.0, ge=0, description="λ of the cross-entropy rows.")
     micro_batch_size: int = Field(32, ge=1, description="Most rows a forward pass; the rest is gradient accumulation.")
     micro_batch_tokens: int | None = Field(
-        None, ge=1, description="Most tokens a forward pass, of which at most a tenth is padding; a longer row goes alone. Absent: no limit."
+        None,
+        ge=1,
+        description="Most tokens a forward pass, of which at most a tenth is padding; a longer row goes alone. Absent: no limit.",
     )
     num_processes: int = Field(1, ge=1, description="Trainer ranks, one a GPU.")
     sharding: Literal["none", "fsdp2"] = Field(
-        "none", description="fsdp2: weights, gradients and optimiser are spread over the ranks (arXiv:2304.11277); none: each holds them all."
+        "none",
+        description="fsdp2: weights, gradients and optimiser are spread over the ranks (arXiv:2304.11277); none: each holds them all.",
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     bf16: bool | Literal["auto"] = "auto"
@@ -413,7 +416,7 @@ class Recipe(Section):
         if self.trainer.sharding != "none" and num_processes == 1:
             yield f"trainer.sharding is {self.trainer.sharding!r} but trainer.num_processes is 1: there is nobody to share with"
         if self.trainer.sharding != "none" and self.policy.lora.rank > 0:
-            yield "trainer.sharding is 'fsdp2' but policy.lora.rank is above 0: an adapter's base is small enough to be held whole; say 'none'"
+            yield "trainer.sharding is 'fsdp2' but policy.lora.rank is above 0: adapters train with whole bases; say 'none'"
         if level and self.rollout.max_staleness > 0:
             yield (
                 f"placement.sleep_level is {level} but rollout.max_staleness is {self.rollout.max_staleness}: an engine that sleeps "

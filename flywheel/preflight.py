@@ -92,13 +92,17 @@ def _engine_problems(recipe: Recipe) -> Iterator[str]:
 
 
 def _gpu_problems(recipe: Recipe) -> Iterator[str]:
-    engine, trainer = recipe.engine, recipe.trainer
+    engine, trainer, placement = recipe.engine, recipe.trainer, recipe.placement
+    named = [gpu for gpus in (placement.trainer_gpus, placement.engine_gpus) for gpu in gpus or ()]
     asking = {
         "trainer.device = 'cuda'": (trainer.device == "cuda", trainer.num_processes),
-        f"engine.tensor_parallel_size = {engine.tensor_parallel_size}": (
-            engine.tensor_parallel_size > 1 and engine.url is None,
-            engine.tensor_parallel_size,
+        f"trainer.sharding = {trainer.sharding!r}": (trainer.sharding != "none", trainer.num_processes),
+        f"placement.tensor_parallel * data_parallel = {placement.num_engine_gpus}": (
+            placement.num_engine_gpus > 1 and engine.url is None,
+            placement.num_engine_gpus,
         ),
+        f"placement names GPU {max(named, default=0)}, which": (bool(named), max(named, default=0) + 1),
+        f"placement.sleep_level = {placement.sleep_level}": (placement.sleep_level > 0, 1),
         f"engine.weight_sync = {engine.weight_sync!r}": (engine.weight_sync in ("ipc", "nccl"), 2 if engine.weight_sync == "nccl" else 1),
     }
     available = num_gpus()

@@ -213,7 +213,11 @@ def test_unsafe_is_only_ever_asked_for() -> None:
 GPU_RECIPES = [
     ({"trainer": {"device": "cuda"}}, 1),
     ({"trainer": {"device": "cuda", "num_processes": 4}}, 4),
-    ({"engine": {"tensor_parallel_size": 2}}, 2),
+    ({"placement": {"tensor_parallel": 2}}, 2),
+    ({"placement": {"tensor_parallel": 2, "data_parallel": 2}}, 4),
+    ({"placement": {"trainer_gpus": [2]}}, 3),
+    ({"placement": {"sleep_level": 2}, "rollout": {"max_staleness": 0}}, 1),
+    ({"trainer": {"sharding": "fsdp2", "num_processes": 2}}, 2),
     ({"engine": {"weight_sync": "ipc"}}, 1),
     ({"engine": {"weight_sync": "nccl"}}, 2),
 ]

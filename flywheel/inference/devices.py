@@ -27,7 +27,7 @@ def visible_gpus() -> list[str]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Places:
-    """The GPUs that train, one a rank in the ranks' order, and those that serve, by the names of `visible_gpus`. Both empty without GPUs."""
+    """The GPUs that train, one a rank in the ranks' order, and those that serve, as `visible_gpus` names them; none without GPUs."""
 
     trainer: tuple[str, ...]
     engine: tuple[str, ...]
@@ -67,5 +67,7 @@ def place(recipe: Recipe) -> Places:
 
 def _named(gpus: Sequence[str], indices: Sequence[int] | None, key: str) -> tuple[str, ...]:
     if indices is not None and max(indices) >= len(gpus):
-        raise ConfigError(f"placement.{key} is {list(indices)}, and {len(gpus)} GPUs can be seen here: they count from 0 to {len(gpus) - 1}")
+        raise ConfigError(
+            f"placement.{key} is {list(indices)}, and {len(gpus)} GPUs can be seen here: they count from 0 to {len(gpus) - 1}"
+        )
     return tuple(gpus[index] for index in indices or ())

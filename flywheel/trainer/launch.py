@@ -20,6 +20,7 @@ from flywheel.trainer.link import LinkAddress, serve_link
 from flywheel.trainer.policy import resolve_device
 
 _LOG_END = 4000
+_WORKER = "flywheel.trainer.worker"
 
 
 def train_in_processes(
@@ -94,7 +95,7 @@ def _wait(process: subprocess.Popen[bytes]) -> int:
 
 def _command(recipe: Recipe, run_dir: Path) -> list[str]:
     count = recipe.trainer.num_processes
-    worker = ["-m", "flywheel.trainer.worker", str(run_dir)]
+    worker = ["-m", _WORKER, str(run_dir)]
     if resolve_device(recipe.trainer.device).type == "cpu":
         # Without GPUs accelerate's launcher leaves the starting to MPI; this is the launcher that it wraps with them.
         return [*_python("torch.distributed.run"), "--nproc-per-node", str(count), "--master-port", str(free_port()), *worker]

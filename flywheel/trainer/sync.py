@@ -115,6 +115,12 @@ class WeightPublisher:
 def logprob_gap(model: PreTrainedModel | PeftModel | Any, samples: Sequence[ProbeSample], accelerator: Accelerator) -> float:
     """Return the mean |served - trainer| logprob over the samples' tokens, in nats.
 
+    Args:
+        model: One that the trainer scores with, so with TRL's output layer, which divides by the rollout's temperature as the engine does
+            and never holds logits of the whole vocabulary for all tokens.
+        samples: What the engine sampled.
+        accelerator: The trainer's.
+
     Raises:
         InferenceError: fewer than `MIN_PROBE_TOKENS` tokens, or logprobs that don't match their tokens.
     """
@@ -124,17 +130,20 @@ def logprob_gap(model: PreTrainedModel | PeftModel | Any, samples: Sequence[Prob
         raise InferenceError(f"the probe gave {num_tokens} tokens, expected at least {MIN_PROBE_TOKENS} with a logprob each; got {counts}")
     longest = max(len(s.prompt_ids) + len(s.completion_ids) for s in samples)
     ids = torch.zeros(len(samples), longest, dtype=torch.long)
+    labels = torch.full_like(ids, -100)
     for at, sample in enumerate(samples):
-        ids[at, : len(sample.prompt_ids) + len(sample.completion_ids)] = torch.tensor(sample.prompt_ids + sample.completion_ids)
-    ids = ids.to(accelerator.device)
+        start, end = len(sample.prompt_ids), len(sample.prompt_ids) + len(sample.completion_ids)
+        ids[at, :end] = torch.tensor(sample.prompt_ids + sample.completion_ids)
+        labels[at, start:end] = ids[at, start:end]
+    device = accelerator.device
     training = model.training
     model.eval()
     try:
         with torch.no_grad(), accelerator.autocast():
-            logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
+            scored = model(input_ids=ids.to(device), labels=labels.to(device), fused_lm_head=True)
     finally:
         model.train(training)
-    logprobs = torch.log_softmax(logits, dim=-1).gather(2, ids[:, 1:].unsqueeze(2)).squeeze(2).cpu()
+    logprobs = scored.log_probs.cpu()
     total = 0.0
     for at, sample in enumerate(samples):
         start = len(sample.prompt_ids) - 1
