@@ -215,7 +215,7 @@ class EnvironmentConfig(Section):
     families: dict[str, FamilyConfig] = Field(default_factory=dict, description="All families where absent.")
     tasks_file: Path | None = Field(None, description="Task records (JSON lines) instead of the generators.")
     dataset: DatasetConfig | None = Field(None, description="A Hugging Face data set instead of the generators.")
-    tasks_format: str | None = Field(None, description="The shape of its lines where they are not task records, such as humaneval.")
+    tasks_format: str | None = Field(None, description="The shape of its lines or rows where they are not task records, such as humaneval.")
     kwargs: dict[str, Any] = Field(default_factory=dict, description="Passed to the environment's constructor.")
 
     @model_validator(mode="after")

@@ -127,8 +127,11 @@ def _format_problems(where: str, cls: Any, config: EnvironmentConfig) -> Iterato
     known = list(getattr(cls, "record_formats", {}))
     if config.tasks_format is None:
         return
-    if config.tasks_file is None:
-        yield f"{where}.tasks_format is {config.tasks_format!r}, and there is no {where}.tasks_file; give the file, or leave the format out"
+    if config.tasks_file is None and config.dataset is None:
+        yield (
+            f"{where}.tasks_format is {config.tasks_format!r}, and there is no {where}.tasks_file and no {where}.dataset; "
+            "give one of them, or leave the format out"
+        )
     elif config.tasks_format not in known:
         hint = closest(config.tasks_format, known) if known else "this environment has none; its files hold task records"
         yield f"{where}.tasks_format: no format {config.tasks_format!r}: {hint}"
