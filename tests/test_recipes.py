@@ -51,7 +51,6 @@ ALSO: dict[str, dict[str, object]] = {
         "engine.max_model_len": 2048,
         "policy.tiny.max_context": 2048,
     },
-    "qwen3_8b_lean": {"environments.lean.use": "tests.envs.ttrl_oracle:Oracled"},
 }
 
 

@@ -11,6 +11,8 @@ from flywheel.config import Recipe
 from flywheel.errors import ConfigError
 
 _DEVICES = Path("/dev")
+_OWN_UTILIZATION = 0.9  # vLLM's default
+_SHARED_UTILIZATION = 0.3  # TRL's, for an engine on the trainer's GPU
 
 
 def visible_gpus() -> list[str]:
@@ -71,3 +73,8 @@ def _named(gpus: Sequence[str], indices: Sequence[int] | None, key: str) -> tupl
             f"placement.{key} is {list(indices)}, and {len(gpus)} GPUs can be seen here: they count from 0 to {len(gpus) - 1}"
         )
     return tuple(gpus[index] for index in indices or ())
+
+
+def utilization(recipe: Recipe, *, shared: bool) -> float:
+    """Return the engine's share of its GPUs' memory."""
+    return recipe.placement.gpu_memory_utilization or (_SHARED_UTILIZATION if shared else _OWN_UTILIZATION)

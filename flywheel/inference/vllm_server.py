@@ -25,7 +25,7 @@ import flywheel
 from flywheel.config import Recipe
 from flywheel.contracts import WeightSync
 from flywheel.errors import InferenceError
-from flywheel.inference.devices import place
+from flywheel.inference.devices import place, utilization
 from flywheel.inference.model_files import weights_bytes
 
 SERVED_NAME = "policy"
@@ -33,8 +33,6 @@ _LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 _SMALL_MODEL_BYTES = 64 * 2**20
 _STREAM_INTERVAL = 64  # tokens between chunks: an answer's chunks cost more than its tokens on a small model
 _CPU_BATCHED_TOKENS = 1024
-_OWN_UTILIZATION = 0.9  # vLLM's default
-_SHARED_UTILIZATION = 0.3  # TRL's, for an engine on the trainer's GPU
 _TERMINATE_S = 5.0
 _TAIL_BYTES = 4000
 
@@ -161,8 +159,7 @@ class VllmServer:
             flags.append("--no-enable-chunked-prefill")
             options["--max-num-batched-tokens"] = max(_CPU_BATCHED_TOKENS, self._max_model_len, engine.max_concurrency)
         else:
-            shared = place(self._recipe).shared
-            options["--gpu-memory-utilization"] = placement.gpu_memory_utilization or (_SHARED_UTILIZATION if shared else _OWN_UTILIZATION)
+            options["--gpu-memory-utilization"] = utilization(self._recipe, shared=place(self._recipe).shared)
             if placement.data_parallel > 1:
                 options["--data-parallel-size"] = placement.data_parallel
             if self.sleeps:
