@@ -29,7 +29,7 @@ class MemoryPlan:
 
     Attributes:
         trainer: What a trainer's GPU holds during a step.
-        between: What of it stays between steps.
+        between: What of it stays between steps, and where weights go by CUDA IPC, their copy on its way.
         engine: What an engine's GPU holds: its share is a limit, so what the weights leave of it is cache. None without a known memory.
         cached_tokens: Tokens that fit into the cache of one copy of the served weights.
         sequence: Longest sequence.

@@ -220,3 +220,25 @@ def test_vllm_serves_weights_that_were_on_no_disk(method: WeightSync, model_dir:
             assert gap(said.logprobs, reference_logprobs(model_dir, prompt, said)) > 0.5
     finally:
         event_loop_thread.run(engine.close())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("level", [1, 2])
+def test_vllm_gives_its_memory_back_while_it_sleeps(level: int, model_dir: Path, event_loop_thread: Loop, tmp_path: Path) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("torch can use no GPU")
+    plain, prompt = gpu_recipe("ipc").model_dump(), tuple(range(40, 60))
+    asked = {"placement": {"gpu_memory_utilization": 0.3, "sleep_level": level}, "rollout": {"max_staleness": 0}}
+    engine = VllmEngine(Recipe.model_validate(plain | asked), model_dir, tmp_path, "disk")
+    total = torch.cuda.mem_get_info(0)[1]
+    try:
+        event_loop_thread.run(engine.start())
+        awake = torch.cuda.mem_get_info(0)[0]
+        event_loop_thread.run(engine.sleep())
+        assert torch.cuda.mem_get_info(0)[0] - awake > 0.2 * total  # nearly all of its 0.3 is cache
+        event_loop_thread.run(engine.update_weights(WeightUpdate(policy_version="a.1", method="disk", path=model_dir)))
+        said: Completion = event_loop_thread.run(engine.generate(prompt, Sampling(max_tokens=12, ignore_eos=True)))
+        assert said.policy_version == "a.1"
+        assert gap(said.logprobs, reference_logprobs(model_dir, prompt, said)) < 0.3
+    finally:
+        event_loop_thread.run(engine.close())

@@ -45,3 +45,17 @@ def test_sharding_that_does_not_come_about_is_no_run(small_model: Path, tmp_path
         pytest.skip("here it does")
     with pytest.raises(FlywheelError, match="accelerate runs MULTI_CPU"):
         train_in_processes(tiny_recipe(num_processes=2, sharding="fsdp2"), tmp_path, ScriptedLink(), small_model, attempt="a")
+
+
+@pytest.mark.gpu
+def test_shards_on_gpus_train_as_one_gpu_does(small_model: Path, tmp_path: Path) -> None:
+    """In bfloat16, so losses agree only roughly; the probe compares what was gathered with what the shards compute."""
+    if torch.cuda.device_count() < 2:
+        pytest.skip(f"{torch.cuda.device_count()} GPUs that torch can use")
+    alone, together = ScriptedLink(), ScriptedLink()
+    train(tiny_recipe(device="cuda"), tmp_path / "one", alone, small_model, attempt="a")
+    sharded = tiny_recipe(device="cuda", num_processes=2, sharding="fsdp2", gradient_checkpointing=True)
+    train_in_processes(sharded, tmp_path / "two", together, small_model, attempt="a")
+    for mine, theirs in zip(alone.reports, together.reports, strict=True):
+        assert theirs.metrics["loss"] == pytest.approx(mine.metrics["loss"], rel=0.05, abs=0.01)
+        assert theirs.metrics["probe_gap"] < 0.05

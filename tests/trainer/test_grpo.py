@@ -157,3 +157,12 @@ def test_each_token_is_scored_once_and_no_logits_are_kept(small_model: Path, tmp
     assert num_forwards == 3
     assert saved
     assert not [shape for shape in saved if shape and shape[-1] == vocabulary]
+
+
+@pytest.mark.gpu
+def test_peak_memory_is_measured(small_model: Path, tmp_path: Path) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("torch can use no GPU")
+    metrics = step(prepared(build(small_model, tmp_path, device="cuda")), row("a", advantage=1.0), row("b", advantage=-1.0))
+    assert metrics["peak_memory_gb"] > 0
+    assert metrics["peak_memory_mb_per_1k_tokens"] > 0
