@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
@@ -50,6 +51,26 @@ class LossSettings:
 
 # Sums over tokens of one optimiser step, over all ranks, in this order.
 SUMS = ("trl_loss", "ce_objective", "ce_nll", "num_grpo", "entropy", "num_ratios", "ratio", "truncated", "kl", "clipped", "num_tokens")
+
+
+class _Alone:
+    """An accelerator whose rank speaks for itself.
+
+    TRL gathers figures of each micro-batch over the ranks, row by row. Nobody reads them here, each would cost a collective, and ranks
+    whose micro-batches differ in their number of rows would not even agree on its size.
+    """
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self._accelerator = accelerator
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._accelerator, name)
+
+    def gather(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor
+
+    def reduce(self, tensor: torch.Tensor, reduction: str = "sum") -> torch.Tensor:
+        return tensor
 
 
 class FlywheelGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -202,10 +223,11 @@ class FlywheelGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         self._open = inputs
+        accelerator, self.accelerator = self.accelerator, _Alone(self.accelerator)
         try:
             loss: torch.Tensor = super()._compute_loss(model, inputs)
         finally:
-            self._open = None
+            self._open, self.accelerator = None, accelerator
         return loss
 
     def _get_per_token_logps_and_entropies(
