@@ -69,8 +69,8 @@ class ExperienceService:
         self._stage = stage
         self._traffic = Traffic(changed=self._show_traffic)
         self._engine = AskedEngine(serving.engine, max_retries=recipe.rollout.max_retries)
-        sleeps = recipe.placement.sleep_level > 0 and isinstance(serving.engine, SleepingEngine)
-        self._sleeper = serving.engine if sleeps else None
+        engine = serving.engine
+        self._sleeper = engine if recipe.placement.sleep_level and isinstance(engine, SleepingEngine) else None
         self._probed = AskedEngine(serving.engine, max_retries=_PROBE_RETRIES)
         self._collector = dataclasses.replace(serving.collector(recipe, stage, self._traffic), engine=self._engine)
         self._maker = BatchMaker(recipe, journal, source, self._collector)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 
 import pytest
 
@@ -15,14 +16,14 @@ MAX_TOKENS = 16384
 def lengths(kind: str, seed: int) -> list[int]:
     """Token counts of 256 rows, from a few dozen to 16,384: what real rollouts of one step look like, or worse."""
     rng = random.Random(seed)
-    draw = {
+    draw: dict[str, Callable[[], int]] = {
         "uniform": lambda: rng.randint(40, MAX_TOKENS),
         "log-normal": lambda: int(rng.lognormvariate(6.5, 1.0)),
         "two kinds": lambda: rng.choice((rng.randint(90, 110), rng.randint(7000, 8000))),
         "exponential": lambda: 40 + int(rng.expovariate(1 / 2000)),
         "all alike": lambda: 512,
-    }[kind]
-    return [min(MAX_TOKENS, max(2, draw())) for _ in range(256)]
+    }
+    return [min(MAX_TOKENS, max(2, draw[kind]())) for _ in range(256)]
 
 
 @pytest.mark.parametrize("world_size", [1, 4])

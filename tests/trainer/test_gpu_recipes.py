@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from flywheel.config import Recipe
+from flywheel.contracts import WeightSync
 from flywheel.recipe import load_recipe
 from flywheel.trainer.launch import train_in_processes
 from flywheel.trainer.loop import train
@@ -31,7 +32,7 @@ def test_two_processes_train_as_one_does(name: str, tmp_path: Path) -> None:
     model = save_shrunk(one.policy.model, tmp_path / "model")
     lora = one.policy.lora.rank > 0
     alone, together = ScriptedLink(base=model), ScriptedLink(base=model)
-    sync = "lora" if lora else "disk"
+    sync: WeightSync = "lora" if lora else "disk"
     train(one, tmp_path / "one", alone, model, attempt="a", weight_sync=sync)
     train_in_processes(two, tmp_path / "two", together, model, attempt="a", weight_sync=sync)
     assert [report.step for report in together.reports] == [1, 2]
