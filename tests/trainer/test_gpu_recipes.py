@@ -21,6 +21,7 @@ FULL = ("qwen3_0.6b_code", "qwen3_8b_lean", "humaneval_mbpp_code")
 def on_cpu(name: str, num_processes: int) -> Recipe:
     """The recipe but for its machine: two steps on CPU ranks, at a rate that shows in them, in micro-batches of a few rows."""
     words = ["--run.steps", "2", "--trainer.device", "cpu", "--trainer.num_processes", str(num_processes), "--trainer.sharding", "none"]
+    words += ["--placement.trainer_gpus", str(list(range(num_processes)))]
     return load_recipe(
         name, [*words, "--trainer.learning_rate", "1e-3", "--trainer.warmup_steps", "0", "--trainer.micro_batch_tokens", "60"]
     )
