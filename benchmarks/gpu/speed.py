@@ -200,7 +200,10 @@ def serving(recipe: Recipe, model: str, method: WeightSync, *, num_tokens: int) 
             took = statistics.median(report.metrics["publish_s"] for report in link.reports[1:])
             yield f"weight update by {method}", f"{took:.3f} s"
             count = recipe.engine.max_concurrency
-            yield f"rollouts by {engine.name}, {count} at once", f"{link.rollout_speed(count, num_tokens):,.0f} tokens/s"
+            yield (
+                f"rollouts by {engine.name} after updates by {method}, {count} at once",
+                f"{link.rollout_speed(count, num_tokens):,.0f} tokens/s",
+            )
         finally:
             background.close(engine.close())
 
