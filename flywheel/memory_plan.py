@@ -30,7 +30,8 @@ class MemoryPlan:
     Attributes:
         trainer: What a trainer's GPU holds during a step.
         between: What of it stays between steps, and where weights go by CUDA IPC, their copy on its way.
-        engine: What an engine's GPU holds: its share is a limit, so what the weights leave of it is cache. None without a known memory.
+        engine: What an engine's GPU holds: its share is a limit, and what the weights leave of it is cache. None where no engine of the
+            run's own serves, or no memory is known.
         cached_tokens: Tokens that fit into the cache of one copy of the served weights.
         sequence: Longest sequence.
         shared: The trainer and the engine are on one GPU.
@@ -58,7 +59,7 @@ def plan_memory(recipe: Recipe, shape: ModelShape, gpu_memory: int | None, *, sh
     trainer = {**kept, **_step(recipe, shape, sequence)}
     engine: dict[str, int] | None = None
     tokens: int | None = None
-    if gpu_memory is not None:
+    if gpu_memory is not None and recipe.engine.url is None:
         share = int(utilization(recipe, shared=shared) * gpu_memory)
         weights = 2 * shape.parameters // recipe.placement.tensor_parallel
         cache = share - weights - ENGINE_WORK
@@ -200,6 +201,8 @@ def memory_report(recipe: Recipe) -> tuple[list[str], list[str]]:
 
 def _shared(recipe: Recipe) -> bool:
     """Whether trainer and engine share GPUs: as placed here, or, away from the machine, as the recipe alone says."""
+    if recipe.engine.url is not None:
+        return False
     places = place(recipe)
     if places.trainer:
         return places.shared

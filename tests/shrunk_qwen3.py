@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import torch
-from transformers import Qwen3Config, Qwen3ForCausalLM
-
-from tests.inference.helpers_inference import QWEN3_TEMPLATE, make_tokenizer
+from tests.inference.helpers_inference import QWEN3_TEMPLATE, make_tokenizer, save_model
 
 # Qwen3's own: the small ones use the embedding as the output layer, too.
 TIED = {"Qwen/Qwen3-0.6B": True, "Qwen/Qwen3-4B": True, "Qwen/Qwen3-8B": False}
@@ -16,24 +13,8 @@ TIED = {"Qwen/Qwen3-0.6B": True, "Qwen/Qwen3-4B": True, "Qwen/Qwen3-8B": False}
 
 def save_shrunk(name: str, folder: Path) -> Path:
     """Save the model called `name` on the hub, shrunk, with a byte-level tokenizer and Qwen3's manner of tool calls; return the folder."""
-    tokenizer = make_tokenizer(QWEN3_TEMPLATE)
-    config = Qwen3Config(
-        vocab_size=304,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=32,
-        intermediate_size=64,
-        max_position_embeddings=8192,
-        tie_word_embeddings=TIED[name],
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    torch.manual_seed(0)
-    Qwen3ForCausalLM(config).float().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    narrow = {"hidden_size": 32, "intermediate_size": 64, "max_position_embeddings": 8192, "initializer_range": 0.02}
+    save_model(folder, make_tokenizer(QWEN3_TEMPLATE), seed=0, tie_word_embeddings=TIED[name], **narrow)
     return folder
 
 

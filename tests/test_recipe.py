@@ -85,7 +85,7 @@ def test_a_deterministic_run_can_not_run_ahead(tmp_path: Path) -> None:
 def test_a_recipe_may_have_dots_in_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own, overrides = split_overrides(["qwen3_0.6b_code", "--run.steps", "7", "--resume"])
     assert (own, overrides) == (["qwen3_0.6b_code", "--resume"], ["--run.steps", "7"])
-    assert load_recipe(*own[:1], overrides).run.steps == 7
+    assert load_recipe(own[0], overrides).run.steps == 7
     assert load_recipe(write(tmp_path, "mine_0.5.toml", 'extends = "qwen3_0.6b_code"\n')).policy.model == "Qwen/Qwen3-0.6B"
     monkeypatch.chdir(tmp_path)
     assert RunFolder.fresh(load_recipe("qwen3_0.6b_code"), None).path == Path("runs/qwen3_0.6b_code")

@@ -75,6 +75,12 @@ def _named(gpus: Sequence[str], indices: Sequence[int] | None, key: str) -> tupl
     return tuple(gpus[index] for index in indices or ())
 
 
+def without_trainer(recipe: Recipe) -> Recipe:
+    """Return the recipe for an engine that has its GPUs to itself, whatever was left for a trainer."""
+    placement = recipe.placement.model_copy(update={"gpu_memory_utilization": _OWN_UTILIZATION, "sleep_level": 0})
+    return recipe.model_copy(update={"placement": placement})
+
+
 def utilization(recipe: Recipe, *, shared: bool) -> float:
     """Return the engine's share of its GPUs' memory."""
     return recipe.placement.gpu_memory_utilization or (_SHARED_UTILIZATION if shared else _OWN_UTILIZATION)

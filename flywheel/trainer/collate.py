@@ -71,7 +71,7 @@ def plan(lengths: Sequence[int], micro_batch_size: int, world_size: int, max_tok
 
 
 def _buckets(order: Sequence[int], lengths: Sequence[int], max_rows: int, max_tokens: int) -> list[list[int]]:
-    """Return the rows, which come shortest first, cut from the longest down into micro-batches that are full or of one length."""
+    """Return the rows, which come shortest first, as micro-batches: from the longest down, one ends where its limits or its padding say."""
     chunks: list[list[int]] = []
     held = 0  # tokens of the last chunk's rows
     for at in reversed(order):

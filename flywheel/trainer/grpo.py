@@ -223,7 +223,8 @@ class FlywheelGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         self._open = inputs
-        accelerator, self.accelerator = self.accelerator, _Alone(self.accelerator)
+        accelerator: Any = self.accelerator
+        self.accelerator: Any = _Alone(accelerator)
         try:
             loss: torch.Tensor = super()._compute_loss(model, inputs)
         finally:
