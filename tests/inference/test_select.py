@@ -11,7 +11,7 @@ import pytest
 from flywheel.config import Recipe
 from flywheel.errors import ConfigError
 from flywheel.inference import select
-from flywheel.inference.devices import Places, place, visible_gpus
+from flywheel.inference.devices import Places, place, visible_gpus, without_trainer
 from flywheel.inference.vllm_server import VllmServer
 from flywheel.serving import weight_sync
 
@@ -152,6 +152,16 @@ def test_who_gets_which_gpu(
     pairs, shared = dict(itertools.pairwise(server.arguments())), bool(set(trains.split(",")) & set(serves.split(",")))
     assert pairs["--gpu-memory-utilization"] == ("0.3" if shared else "0.9")
     assert ("--enable-sleep-mode" in server.arguments()) == ("sleep_level" in placement)
+    server.close()
+
+
+def test_an_engine_without_a_trainer_has_its_gpu_to_itself(monkeypatch: pytest.MonkeyPatch, model_dir: Path, tmp_path: Path) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr("flywheel.inference.vllm_server.is_cpu_build", lambda: False)
+    asked = without_trainer(recipe(kind="vllm", placement={"sleep_level": 2, "gpu_memory_utilization": 0.4}))
+    server = VllmServer(asked, model_dir, 99, tmp_path, "disk")
+    assert dict(itertools.pairwise(server.arguments()))["--gpu-memory-utilization"] == "0.9"
+    assert "--enable-sleep-mode" not in server.arguments()
     server.close()
 
 
