@@ -37,11 +37,20 @@ class Stage:
         self._idle: dict[str, list[Any]] = defaultdict(list)
         self._make: dict[str, Callable[[], Any]] = {}
         self.verifiers: dict[str, Verifier] = {}
+        staged: dict[str, tuple[str, Any]] = {}
         for section, config in recipe.environments.items():
             cls = environment_class(section, config)
             name = getattr(cls, "name", section)
-            if name in self._make:
-                raise ConfigError(f"environments.{section}: environment {name!r} is already used by another section")
+            # Sections that differ in their tasks alone share the environment.
+            told = cls, config.model_dump(include={"verifier", "verifier_kwargs", "solved_threshold", "kwargs"})
+            first, as_before = staged.setdefault(name, (section, told))
+            if as_before != told:
+                raise ConfigError(
+                    f"environments.{section}: environment {name!r} is already used by environments.{first} with another class, verifier, "
+                    "solved_threshold or kwargs; say the same in both, or keep one"
+                )
+            if first != section:
+                continue
             self._make[name] = _maker(cls, config)
             self.verifiers[name] = _verifier(section, cls, config)
 

@@ -40,6 +40,7 @@ def test_shards_train_as_the_whole_does(small_model: Path, tmp_path: Path, monke
     assert {name: torch.allclose(theirs_[name], own[name], atol=1e-3) for name in own} == dict.fromkeys(own, True)
 
 
+@pytest.mark.slow
 def test_sharding_that_does_not_come_about_is_no_run(small_model: Path, tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("here it does")
