@@ -173,8 +173,13 @@ def memory_problems(recipe: Recipe) -> list[str]:
     return list(misfits(recipe, plan_memory(recipe, shape, memory, shared=_shared(recipe)), memory))
 
 
-def memory_report(recipe: Recipe) -> tuple[list[str], list[str]]:
-    """Return lines for a person, and what can't fit. The model's configuration is asked of the hub where it is not here."""
+def memory_report(recipe: Recipe, *, gpus_elsewhere: bool = False) -> tuple[list[str], list[str]]:
+    """Return lines for a person, and what can't fit. The model's configuration is asked of the hub where it is not here.
+
+    Args:
+        recipe: The resolved recipe.
+        gpus_elsewhere: Its GPUs are another machine's, as many as it asks for.
+    """
     if recipe.trainer.device == "cpu":
         return ["memory: trainer.device is 'cpu', so there is no GPU to fill"], []
     shape = read_shape(recipe.policy, fetch=True)
@@ -186,7 +191,7 @@ def memory_report(recipe: Recipe) -> tuple[list[str], list[str]]:
         return lines, []
     if isinstance(shape, str):
         return [*lines, f"memory: not estimated, for {shape}"], []
-    plan = plan_memory(recipe, shape, memory, shared=_shared(recipe))
+    plan = plan_memory(recipe, shape, memory, shared=_shares(recipe) if gpus_elsewhere else _shared(recipe))
     lines.append(f"memory, estimated for {shape.parameters / GB:.2f} billion parameters (GB on each GPU):")
     lines += [f"  trainer   {size / GB:8.2f}  {name}" for name, size in plan.trainer.items()]
     lines.append(f"  trainer   {sum(plan.trainer.values()) / GB:8.2f}  in a step, {plan.between / GB:.2f} between steps")
@@ -200,12 +205,13 @@ def memory_report(recipe: Recipe) -> tuple[list[str], list[str]]:
 
 
 def _shared(recipe: Recipe) -> bool:
-    """Whether trainer and engine share GPUs: as placed here, or, away from the machine, as the recipe alone says."""
-    if recipe.engine.url is not None:
-        return False
+    """Whether trainer and engine share GPUs of this machine."""
     places = place(recipe)
-    if places.trainer:
-        return places.shared
+    return places.shared and recipe.engine.url is None if places.trainer else _shares(recipe)
+
+
+def _shares(recipe: Recipe) -> bool:
+    """Whether they share GPUs where there are enough of them."""
     placement = recipe.placement
     if placement.trainer_gpus and placement.engine_gpus:
         return bool(set(placement.trainer_gpus) & set(placement.engine_gpus))

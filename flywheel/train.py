@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if problems := preflight.check(recipe, args.run_dir, gpus_elsewhere=gpus_elsewhere):
             raise ConfigError(*problems)
         if args.dry_run:
-            lines, misfits = memory_report(recipe)
+            lines, misfits = memory_report(recipe, gpus_elsewhere=gpus_elsewhere)
             print(to_toml(recipe), *(f"# {line}" for line in lines), sep="\n")
             if misfits:
                 raise ConfigError(*misfits)

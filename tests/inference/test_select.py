@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from flywheel.errors import ConfigError
 from flywheel.inference import select
 from flywheel.inference.devices import Places, place, visible_gpus, without_trainer
 from flywheel.inference.vllm_server import VllmServer
+from flywheel.recipe import load_recipe
 from flywheel.serving import weight_sync
 
 SHARED = Places(trainer=("0",), engine=("0",))
@@ -237,3 +241,36 @@ def test_server_arguments_follow_the_recipe(model_dir: Path, tmp_path: Path, mon
     assert arguments[-2:] == ["--swap", "x"]
     assert environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == environment["HF_HUB_OFFLINE"] == "1"
     assert "VLLM_ALLOW_INSECURE_SERIALIZATION" not in environment
+
+
+VLLM_PARSES = """
+import json, sys
+from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+for arguments in json.loads(sys.argv[1]):
+    read = make_arg_parser(FlexibleArgumentParser()).parse_args(arguments)
+    transfer = read.weight_transfer_config and read.weight_transfer_config.backend
+    print(json.dumps([read.enable_sleep_mode, read.data_parallel_size, read.gpu_memory_utilization, bool(read.enable_lora), transfer]))
+"""
+
+
+@pytest.mark.slow
+def test_vllm_reads_what_the_gpu_recipes_ask_of_it(monkeypatch: pytest.MonkeyPatch, model_dir: Path, tmp_path: Path) -> None:
+    """On five GPUs; the trainer's part of qwen3_8b_lean is taken as one rank."""
+    pytest.importorskip("vllm", reason="vLLM is not installed")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4")
+    monkeypatch.setattr("flywheel.inference.vllm_server.is_cpu_build", lambda: False)
+    expected = {
+        "qwen3_0.6b_code": [True, 1, 0.5, False, "ipc"],
+        "qwen3_4b_lora_chemistry": [False, 1, 0.45, True, None],
+        "qwen3_8b_lean": [False, 4, 0.9, False, "nccl"],
+    }
+    arguments = []
+    for name in expected:
+        asked = load_recipe(name, ["--engine.kind", "vllm", "--trainer.num_processes", "1", "--trainer.sharding", "none"])
+        server = VllmServer(asked, model_dir, 8192, tmp_path, weight_sync(asked))
+        arguments.append(server.arguments())
+        server.close()
+    ran = subprocess.run([sys.executable, "-c", VLLM_PARSES, json.dumps(arguments)], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    assert [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("[")] == list(expected.values())
