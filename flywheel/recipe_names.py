@@ -16,6 +16,7 @@ from flywheel.config import EnvironmentConfig, Recipe
 from flywheel.contracts import TaskGenerator
 from flywheel.errors import ConfigError
 from flywheel.registry import Kind, closest, names, resolve
+from flywheel.rollout.stage import clashes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +33,8 @@ def check_names(recipe: Recipe) -> NameReport:
     classes: list[Any] = []
     for section, config in recipe.environments.items():
         problems += _environment_problems(section, config, classes)
+    found = {section: _look_up("envs", config.use or section, section)[0] for section, config in recipe.environments.items()}
+    problems += clashes(recipe, {section: cls for section, cls in found.items() if cls is not None})
     return NameReport(problems=tuple(problems), uses_sandbox=any(_uses_sandbox(cls) for cls in classes))
 
 

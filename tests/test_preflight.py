@@ -100,6 +100,10 @@ def test_nothing_heavy_is_imported() -> None:
         ({"x": {"use": f"{TOY}:SumsEnv", "tasks_file": "none.jsonl"}}, "environments.x.tasks_file: none.jsonl can't be read"),
         ({"x": {"use": f"{TOY}:SumsEnv", "tasks_file": __file__, "tasks_format": "mbpp"}}, "its files hold task records"),
         ({"x": {"use": f"{TOY}:TrustingEnv", "solved_threshold": 1, "verifier_kwargs": {"a": 1}}}, "no verifier to pass them to"),
+        (
+            {name: {"use": f"{TOY}:TrustingEnv", "solved_threshold": at} for name, at in (("x", 1), ("y", 2))},
+            "is already used by environments.x with another class, verifier, solved_threshold or kwargs",
+        ),
     ],
 )
 def test_names(environments: dict[str, Any], expected: str) -> None:
