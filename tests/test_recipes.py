@@ -112,6 +112,20 @@ def test_it_takes_two_steps(name: str, tmp_path: Path) -> None:
     assert {f"heldout/{env}" for env in environments(recipe)} <= set(metrics[2])
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["qwen3_0.6b_code", "qwen3_4b_lora_chemistry"])
+def test_it_takes_two_steps_on_a_gpu(name: str, tmp_path: Path) -> None:
+    """With the recipe's own placement and way of moving weights, a vLLM server and the shrunk model."""
+    plain = {key: HERE[key] for key in HERE if key.startswith(("rollout.", "evaluation.", "monitor.", "sandbox."))}
+    plain |= {"engine.max_model_len": 8192, "rollout.max_turns": 1, "engine.kind": "vllm", "engine.enforce_eager": True}
+    model = save_shrunk(load_recipe(name).policy.model, tmp_path / "model")
+    own = {"policy.model": str(model), "run.steps": 2, "run.dir": str(tmp_path), "run.cache_dir": str(tmp_path / "cache")}
+    succeeded("train", name, *overrides(plain, own), cwd=tmp_path)
+    metrics = read_metrics(tmp_path / name)
+    assert list(metrics) == [0, 1, 2]
+    assert all("trainer/peak_memory_gb" in metrics[step] for step in (1, 2) if metrics[step]["tokens/train"])
+
+
 def given(name: str, folder: Path) -> dict[str, object]:
     """Return the overrides that give a recipe the files that it would have from a hub."""
     return save_problem_sets(folder) if name == "humaneval_mbpp_code" else {}
