@@ -5,6 +5,7 @@ Reading recipes (TOML, ``extends``, overrides) is `flywheel.recipe`; what the ma
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -93,14 +94,55 @@ class EngineConfig(Section):
     weight_sync: Literal["auto", "disk", "lora", "ipc", "nccl"] = "auto"
     max_concurrency: int = Field(64, ge=1, description="Requests in flight.")
     max_model_len: int | None = None
-    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
-    tensor_parallel_size: int = Field(1, ge=1)
     enforce_eager: bool = False
     start_timeout_s: float = Field(600.0, gt=0)
     swap_deadline_s: float = Field(60.0, gt=0, description="Wait this long for requests in flight before a weight swap aborts them.")
     max_restarts: int = Field(3, ge=0)
     probe_every: int = Field(1, ge=1, description="Optimiser steps between served-against-trainer logprob probes.")
     extra_args: list[str] = Field(default_factory=list, description="Passed to the vLLM server as they are.")
+
+
+class PlacementConfig(Section):
+    """``[placement]``: which GPUs train and which serve; without GPUs it says nothing.
+
+    A GPU is named by its place among those that CUDA_VISIBLE_DEVICES shows, from 0. How many train is ``trainer.num_processes``, how
+    many serve is tensor_parallel * data_parallel. What isn't said: the first ones train, the next ones serve where there are enough,
+    and else both share (flywheel/inference/devices.py).
+    """
+
+    trainer_gpus: list[int] | None = Field(None, description="One a trainer process.")
+    engine_gpus: list[int] | None = Field(None, description="May be, or overlap with, the trainer's.")
+    tensor_parallel: int = Field(1, ge=1, description="GPUs that hold one copy of the served weights together.")
+    data_parallel: int = Field(1, ge=1, description="Such copies, behind one server.")
+    gpu_memory_utilization: float | None = Field(
+        None, gt=0, le=1, description="The engine's share of each of its GPUs; absent: 0.9 (vLLM's), and 0.3 (TRL's) where it shares."
+    )
+    sleep_level: Literal[0, 1, 2] = Field(
+        0,
+        description="On shared GPUs, what the engine gives back while the trainer steps: 1 its KV cache (weights wait in RAM), "
+        "2 its weights too, which every update brings anew. 0: nothing.",
+    )
+    gpu_memory_gb: float | None = Field(
+        None, gt=0, description="Memory of each GPU, for --dry-run away from the machine (GB of 10^9 bytes)."
+    )
+
+    @property
+    def num_engine_gpus(self) -> int:
+        """How many GPUs serve."""
+        return self.tensor_parallel * self.data_parallel
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PlacementConfig:
+        for key, gpus in (("trainer_gpus", self.trainer_gpus), ("engine_gpus", self.engine_gpus)):
+            if gpus is not None and (not gpus or len(set(gpus)) < len(gpus) or min(gpus) < 0):
+                raise ValueError(f"placement.{key} is {gpus}, expected different numbers from 0 on")
+        if self.engine_gpus is not None and len(self.engine_gpus) != self.num_engine_gpus:
+            raise ValueError(
+                f"placement.engine_gpus names {len(self.engine_gpus)} GPUs, and tensor_parallel * data_parallel is {self.num_engine_gpus}"
+            )
+        if self.sleep_level and self.trainer_gpus and self.engine_gpus and not set(self.trainer_gpus) & set(self.engine_gpus):
+            raise ValueError(f"placement.sleep_level is {self.sleep_level}, but trainer_gpus and engine_gpus share no GPU: set it to 0")
+        return self
 
 
 class RolloutConfig(Section):
@@ -173,7 +215,7 @@ class EnvironmentConfig(Section):
     families: dict[str, FamilyConfig] = Field(default_factory=dict, description="All families where absent.")
     tasks_file: Path | None = Field(None, description="Task records (JSON lines) instead of the generators.")
     dataset: DatasetConfig | None = Field(None, description="A Hugging Face data set instead of the generators.")
-    tasks_format: str | None = Field(None, description="The shape of its lines where they are not task records, such as humaneval.")
+    tasks_format: str | None = Field(None, description="The shape of its lines or rows where they are not task records, such as humaneval.")
     kwargs: dict[str, Any] = Field(default_factory=dict, description="Passed to the environment's constructor.")
 
     @model_validator(mode="after")
@@ -288,8 +330,17 @@ class TrainerConfig(Section):
     token_budget: int | None = Field(None, ge=1, description="dr_grpo: the constant; absent, the most tokens a step could sample.")
     importance_cap: float = Field(2.0, ge=1, description="Per-token truncation of trainer/behaviour ratios.")
     ce_weight: float = Field(1.0, ge=0, description="λ of the cross-entropy rows.")
-    micro_batch_size: int = Field(32, ge=1, description="Rows a forward pass; the rest is gradient accumulation.")
-    num_processes: int = Field(1, ge=1)
+    micro_batch_size: int = Field(32, ge=1, description="Most rows a forward pass; the rest is gradient accumulation.")
+    micro_batch_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="Most tokens a forward pass, of which at most a tenth is padding; a longer row goes alone. Absent: no limit.",
+    )
+    num_processes: int = Field(1, ge=1, description="Trainer ranks, one a GPU.")
+    sharding: Literal["none", "fsdp2"] = Field(
+        "none",
+        description="fsdp2: weights, gradients and optimiser are spread over the ranks (arXiv:2304.11277); none: each holds them all.",
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     bf16: bool | Literal["auto"] = "auto"
     gradient_checkpointing: bool = False
@@ -323,6 +374,7 @@ class Recipe(Section):
     policy: PolicyConfig = PolicyConfig()
     cold_start: ColdStartConfig = ColdStartConfig()
     engine: EngineConfig = EngineConfig()
+    placement: PlacementConfig = PlacementConfig()
     rollout: RolloutConfig = RolloutConfig()
     environments: dict[str, EnvironmentConfig] = Field(min_length=1)
     tasks: TasksConfig = TasksConfig()
@@ -352,4 +404,27 @@ class Recipe(Section):
             )
         if self.engine.weight_sync == "lora" and self.policy.lora.rank == 0:
             raise ValueError("engine.weight_sync is 'lora' but policy.lora.rank is 0: no adapter is trained")
+        for problem in self._placement_problems():
+            raise ValueError(problem)
         return self
+
+    def _placement_problems(self) -> Iterator[str]:
+        placement, num_processes = self.placement, self.trainer.num_processes
+        level = placement.sleep_level
+        if placement.trainer_gpus is not None and len(placement.trainer_gpus) != num_processes:
+            yield f"placement.trainer_gpus names {len(placement.trainer_gpus)} GPUs, and trainer.num_processes is {num_processes}: one each"
+        if self.trainer.sharding != "none" and num_processes == 1:
+            yield f"trainer.sharding is {self.trainer.sharding!r} but trainer.num_processes is 1: there is nobody to share with"
+        if self.trainer.sharding != "none" and self.policy.lora.rank > 0:
+            yield "trainer.sharding is 'fsdp2' but policy.lora.rank is above 0: adapters train with whole bases; say 'none'"
+        if level and self.rollout.max_staleness > 0:
+            yield (
+                f"placement.sleep_level is {level} but rollout.max_staleness is {self.rollout.max_staleness}: an engine that sleeps "
+                "while the trainer steps can't run ahead; set rollout.max_staleness = 0"
+            )
+        if level and (self.engine.url is not None or self.engine.kind not in ("auto", "vllm")):
+            yield f"placement.sleep_level is {level}, which needs a vLLM server of the run's own: set it to 0, or take engine.kind = 'vllm'"
+        if level and self.engine.weight_sync == "nccl":
+            yield f"placement.sleep_level is {level}, on shared GPUs, but engine.weight_sync is 'nccl', on separate ones: keep one"
+        if level == 2 and self.policy.lora.rank > 0 and self.engine.weight_sync != "disk":
+            yield "placement.sleep_level is 2 but only an adapter is sent after it, not the base that was let go of: set it to 1"

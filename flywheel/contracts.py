@@ -259,6 +259,15 @@ class Engine(Protocol):
         ...
 
 
+@runtime_checkable
+class SleepingEngine(Protocol):
+    """An engine that can give back the memory of GPUs that it shares with the trainer."""
+
+    async def sleep(self) -> None:
+        """Give back what ``placement.sleep_level`` says, once no request is in flight. New requests wait for the next `update_weights`."""
+        ...
+
+
 # ---------------------------------------------------------------- training
 
 
@@ -274,7 +283,7 @@ class StepReport:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProbeSample:
-    """Tokens that the engine sampled at temperature 1 under known weights, and the logprobs that it gave them."""
+    """Tokens that the engine sampled at the rollouts' temperature under known weights, and the logprobs that it gave them."""
 
     prompt_ids: tuple[int, ...]
     completion_ids: tuple[int, ...]

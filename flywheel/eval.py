@@ -110,13 +110,14 @@ def _evaluate(target: Target, ks: Sequence[int], out: Path | None) -> None:
     from flywheel import sandbox
     from flywheel.background import BackgroundLoop
     from flywheel.evaluation import evaluate
+    from flywheel.inference.devices import without_trainer
     from flywheel.monitor.progress import Progress
     from flywheel.rollout.groups import Traffic
     from flywheel.rollout.stage import Stage
     from flywheel.serving import Serving
     from flywheel.tasks.source import TaskSource
 
-    recipe = target.recipe
+    recipe = without_trainer(target.recipe)
     with ExitStack() as stack:
         logs = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flywheel-eval-")))
         progress = stack.enter_context(Progress(f"evaluating {target.model}", 1))

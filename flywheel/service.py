@@ -16,7 +16,7 @@ from pathlib import Path
 from flywheel.background import BackgroundLoop
 from flywheel.batches import BatchMaker, MadeBatch
 from flywheel.config import Recipe
-from flywheel.contracts import Knob, Monitor, ProbeSample, Sampling, StepReport, WeightUpdate
+from flywheel.contracts import Knob, Monitor, ProbeSample, Sampling, SleepingEngine, StepReport, WeightUpdate
 from flywheel.errors import StoreError
 from flywheel.evaluation import Evaluation, evaluate
 from flywheel.monitor import figures
@@ -69,6 +69,8 @@ class ExperienceService:
         self._stage = stage
         self._traffic = Traffic(changed=self._show_traffic)
         self._engine = AskedEngine(serving.engine, max_retries=recipe.rollout.max_retries)
+        engine = serving.engine
+        self._sleeper = engine if recipe.placement.sleep_level and isinstance(engine, SleepingEngine) else None
         self._probed = AskedEngine(serving.engine, max_retries=_PROBE_RETRIES)
         self._collector = dataclasses.replace(serving.collector(recipe, stage, self._traffic), engine=self._engine)
         self._maker = BatchMaker(recipe, journal, source, self._collector)
@@ -100,6 +102,8 @@ class ExperienceService:
         for ahead in range(step + 1, step + 1 + self._recipe.rollout.max_staleness):
             if ahead <= self._recipe.run.steps and ahead not in self._making and not self._journal.has_batch(ahead):
                 self._begin(ahead)
+        if self._sleeper is not None:
+            self._background.call(self._sleeper.sleep())
         return made.batch
 
     def publish(self, update: WeightUpdate) -> None:
@@ -220,7 +224,7 @@ class ExperienceService:
     async def _probe(self) -> list[ProbeSample]:
         prompts = self._probe_prompts or [self._chat.render_task(self._source.train(i).prompt, []) for i in range(PROBE_PROMPTS)]
         chosen = [prompts[i % len(prompts)] for i in range(PROBE_PROMPTS)]
-        sampling = Sampling(max_tokens=PROBE_TOKENS, temperature=1.0, ignore_eos=True)
+        sampling = Sampling(max_tokens=PROBE_TOKENS, temperature=self._recipe.rollout.temperature, ignore_eos=True)
         sampled = await asyncio.gather(*(self._probed.generate(prompt, sampling) for prompt in chosen))
         return [
             ProbeSample(prompt_ids=tuple(prompt), completion_ids=found.token_ids, logprobs=found.logprobs)

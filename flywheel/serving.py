@@ -11,7 +11,7 @@ from flywheel.background import BackgroundLoop
 from flywheel.config import Recipe
 from flywheel.contracts import Engine, Sampling, WeightSync
 from flywheel.inference.chat import ChatFormat, load_tokenizer
-from flywheel.inference.devices import engine_gpus
+from flywheel.inference.devices import place
 from flywheel.inference.model_files import context_length, hub_options
 from flywheel.inference.select import choose_weight_sync, create_engine, select_engine
 from flywheel.monitor.progress import Progress
@@ -26,7 +26,7 @@ def weight_sync(recipe: Recipe) -> WeightSync:
     Raises:
         ConfigError: what the recipe asks for can't work here.
     """
-    return choose_weight_sync(recipe, shared_device=engine_gpus(recipe) is None)
+    return choose_weight_sync(recipe, place(recipe))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -20,7 +20,7 @@ from flywheel.serving import Serving, weight_sync
 from flywheel.store.journal import Journal
 from flywheel.tasks.source import TaskSource
 from flywheel.trainer.checkpoints import latest_checkpoint, read_note
-from flywheel.trainer.launch import train_in_processes
+from flywheel.trainer.launch import own_process, train_in_processes
 from flywheel.trainer.loop import train
 
 
@@ -93,8 +93,8 @@ class Run:
             write_summary(path, monitor, confidence=recipe.evaluation.confidence)
 
     def _train(self, service: ExperienceService, model: str, sync: WeightSync, attempt: int, checkpoint: Path | None) -> None:
-        """Train in this process, or in ranks of their own where the recipe asks for several."""
-        begin = train_in_processes if self._recipe.trainer.num_processes > 1 else train
+        """Train in this process where it can, else in processes of their own."""
+        begin = train_in_processes if own_process(self._recipe) else train
         begin(self._recipe, self._folder.path, service, model, attempt=str(attempt), resume=checkpoint, weight_sync=sync)
         if service.should_stop() and not service.is_done:
             raise RunStopped("stop requested")

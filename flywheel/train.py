@@ -18,6 +18,7 @@ from types import FrameType
 from flywheel import preflight, registry
 from flywheel.background import BackgroundLoop
 from flywheel.errors import ConfigError, FlywheelError, RunStopped
+from flywheel.memory_plan import memory_report
 from flywheel.recipe import load_recipe, shipped_recipes, split_overrides, to_toml
 from flywheel.run_folder import RunFolder, writing
 
@@ -28,7 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status: 0 done, 1 failed, 2 bad recipe, 128 + n stopped by signal n."""
     parser = argparse.ArgumentParser(prog="python -m flywheel.train", description="Train a policy by a recipe.", allow_abbrev=False)
     parser.add_argument("recipe", nargs="?", help="a shipped recipe's name, or the path of a TOML file")
-    parser.add_argument("--dry-run", action="store_true", help="resolve and check the recipe, print it, start nothing")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="resolve and check the recipe, print it and the memory it needs, start nothing"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the newest run of this recipe (or the one in --run-dir)")
     parser.add_argument("--run-dir", type=Path, help="the run's folder")
     parser.add_argument("--list", action="store_true", help="list recipes, environments, verifiers and engines")
@@ -44,10 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         recipe = load_recipe(args.recipe, overrides)
         old = RunFolder.resumed(recipe, args.run_dir, overrides) if args.resume else None
         recipe = old.recipe if old else recipe
-        if problems := preflight.check(recipe, args.run_dir):
+        gpus_elsewhere = args.dry_run and recipe.placement.gpu_memory_gb is not None
+        if problems := preflight.check(recipe, args.run_dir, gpus_elsewhere=gpus_elsewhere):
             raise ConfigError(*problems)
         if args.dry_run:
-            print(to_toml(recipe), end="")
+            lines, misfits = memory_report(recipe, gpus_elsewhere=gpus_elsewhere)
+            print(to_toml(recipe), *(f"# {line}" for line in lines), sep="\n")
+            if misfits:
+                raise ConfigError(*misfits)
             return 0
         folder = old or RunFolder.fresh(recipe, args.run_dir)
         folder.save_recipe()

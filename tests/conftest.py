@@ -22,7 +22,9 @@ OFFLINE = {
     "MPLBACKEND": "Agg",
     "OMP_NUM_THREADS": "1",
 }
-_WITHOUT_LEAN: set[str] = set()
+# What marked tests need, and those that were skipped because it is not here.
+NEEDS = {"gpu": "an NVIDIA GPU", "lean": "a real Lean 4"}
+_WITHOUT: dict[str, set[str]] = {name: set() for name in NEEDS}
 os.environ.update({name: value for name, value in OFFLINE.items() if name not in os.environ})
 # A proxy must not come between a test and the servers that it starts.
 for variable in ("NO_PROXY", "no_proxy"):
@@ -38,8 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for name, reason in lacking.items():
             if reason and item.get_closest_marker(name):
                 item.add_marker(pytest.mark.skip(reason=reason))
-                if name == "lean":
-                    _WITHOUT_LEAN.add(item.nodeid)
+                _WITHOUT[name].add(item.nodeid)
 
 
 def _no_lean() -> str | None:
@@ -55,12 +56,14 @@ def _no_lean() -> str | None:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Name the tests that no Lean was there for: their number alone would hide which."""
-    names = [report.nodeid for report in terminalreporter.stats.get("skipped", []) if report.nodeid in _WITHOUT_LEAN]
-    if names:
-        terminalreporter.write_line(f"{len(names)} tests need a real Lean 4 and were skipped:")
-        for name, count in Counter(name.partition("[")[0] for name in names).items():
-            terminalreporter.write_line(f"  {name}{f' ({count} cases)' if count > 1 else ''}")
+    """Name the tests that this machine could not run: their number alone would hide which."""
+    skipped = {report.nodeid for report in terminalreporter.stats.get("skipped", [])}
+    for need, nodeids in _WITHOUT.items():
+        names = [nodeid.partition("[")[0] for nodeid in sorted(nodeids & skipped)]
+        if names:
+            terminalreporter.write_line(f"{len(names)} tests need {NEEDS[need]} and were skipped:")
+            for name, count in Counter(names).items():
+                terminalreporter.write_line(f"  {name}{f' ({count} cases)' if count > 1 else ''}")
 
 
 @pytest.fixture(scope="session")

@@ -100,6 +100,10 @@ def test_nothing_heavy_is_imported() -> None:
         ({"x": {"use": f"{TOY}:SumsEnv", "tasks_file": "none.jsonl"}}, "environments.x.tasks_file: none.jsonl can't be read"),
         ({"x": {"use": f"{TOY}:SumsEnv", "tasks_file": __file__, "tasks_format": "mbpp"}}, "its files hold task records"),
         ({"x": {"use": f"{TOY}:TrustingEnv", "solved_threshold": 1, "verifier_kwargs": {"a": 1}}}, "no verifier to pass them to"),
+        (
+            {name: {"use": f"{TOY}:TrustingEnv", "solved_threshold": at} for name, at in (("x", 1), ("y", 2))},
+            "is already used by environments.x with another class, verifier, solved_threshold or kwargs",
+        ),
     ],
 )
 def test_names(environments: dict[str, Any], expected: str) -> None:
@@ -213,7 +217,10 @@ def test_unsafe_is_only_ever_asked_for() -> None:
 GPU_RECIPES = [
     ({"trainer": {"device": "cuda"}}, 1),
     ({"trainer": {"device": "cuda", "num_processes": 4}}, 4),
-    ({"engine": {"tensor_parallel_size": 2}}, 2),
+    ({"placement": {"tensor_parallel": 2}}, 2),
+    ({"placement": {"tensor_parallel": 2, "data_parallel": 2}}, 4),
+    ({"placement": {"trainer_gpus": [2]}}, 3),
+    ({"trainer": {"sharding": "fsdp2", "num_processes": 2}}, 2),
     ({"engine": {"weight_sync": "ipc"}}, 1),
     ({"engine": {"weight_sync": "nccl"}}, 2),
 ]
@@ -230,6 +237,17 @@ def test_gpus(sections: dict[str, Any], least: int, tmp_path: Path) -> None:
             assert f"needs {least} GPUs, and this machine shows {number}" in problem
         (tmp_path / f"dev/nvidia{number}").touch()
     assert problems(**sections) == []
+
+
+def test_an_engine_that_sleeps_is_vllm_on_a_gpu() -> None:
+    found = problems(placement={"sleep_level": 2}, rollout={"max_staleness": 0})
+    assert [word in problem for word, problem in zip(("not installed", "needs a GPU"), found, strict=True)] == [True, True]
+
+
+def test_the_gpus_of_another_machine_are_not_looked_for_here() -> None:
+    recipe = Recipe.model_validate({"environments": {"sums": {"use": f"{TOY}:SumsEnv"}}, "placement": {"data_parallel": 4}})
+    assert "--dry-run --placement.gpu_memory_gb" in check(recipe)[0]
+    assert check(recipe, gpus_elsewhere=True) == []
 
 
 def test_a_machine_whose_gpus_can_not_be_counted_is_believed(tmp_path: Path) -> None:

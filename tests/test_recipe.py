@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from flywheel.errors import ConfigError
-from flywheel.recipe import load_recipe, shipped_recipes, to_toml
+from flywheel.recipe import load_recipe, shipped_recipes, split_overrides, to_toml
+from flywheel.run_folder import RunFolder
 
 MINIMAL = "[environments.code]\n"
 
@@ -79,3 +80,14 @@ def test_a_deterministic_run_can_not_run_ahead(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"set rollout\.max_staleness = 0"):
         load_recipe(str(path))
     assert load_recipe(str(path), ["--rollout.max_staleness", "0"]).run.deterministic
+
+
+def test_a_recipe_may_have_dots_in_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, overrides = split_overrides(["qwen3_0.6b_code", "--run.steps", "7", "--resume"])
+    assert (own, overrides) == (["qwen3_0.6b_code", "--resume"], ["--run.steps", "7"])
+    assert load_recipe(own[0], overrides).run.steps == 7
+    assert load_recipe(write(tmp_path, "mine_0.5.toml", 'extends = "qwen3_0.6b_code"\n')).policy.model == "Qwen/Qwen3-0.6B"
+    monkeypatch.chdir(tmp_path)
+    assert RunFolder.fresh(load_recipe("qwen3_0.6b_code"), None).path == Path("runs/qwen3_0.6b_code")
+    with pytest.raises(ConfigError, match=r"did you mean 'qwen3_0\.6b_code'"):
+        load_recipe("qwen3_0.6b_cod")

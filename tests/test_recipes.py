@@ -14,18 +14,23 @@ from flywheel.recipe_names import check_names
 from flywheel.tasks.source import TaskSource
 from flywheel.types import Task
 from tests.command_line import SMALL, overrides, records, succeeded
+from tests.shrunk_qwen3 import TIED, save_problem_sets, save_shrunk
 
 RECIPES = sorted(shipped_recipes())
+QUICK = {"quickstart", "qwen3_0.6b_code"}
 # A recipe for GPUs runs here as one for a CPU does: its model, its engine's place and its processes are the machine's affair.
 HERE: dict[str, object] = {
     **SMALL,
     "policy.model": "tiny",
     "policy.dtype": "auto",
     "engine.weight_sync": "auto",
-    "engine.tensor_parallel_size": 1,
     "engine.max_model_len": 512,
+    "placement.tensor_parallel": 1,
+    "placement.data_parallel": 1,
+    "placement.sleep_level": 0,
     "trainer.device": "cpu",
     "trainer.num_processes": 1,
+    "trainer.sharding": "none",
     "run.steps": 2,
     "cold_start.steps": 2,
     "cold_start.batch_size": 8,
@@ -36,6 +41,8 @@ HERE: dict[str, object] = {
     "evaluation.tasks_per_environment": 2,
     "evaluation.samples_per_task": 1,
 }
+# A recipe that names one of Qwen's models keeps its class, and a byte-level tokenizer, whose prompts are longer.
+QWEN = {"cold_start.steps": 0, "engine.max_model_len": 8192, "rollout.max_turns": 1}
 # What a recipe needs beside, to take its steps on a machine without a GPU, a model hub or a Lean.
 ALSO: dict[str, dict[str, object]] = {
     "ttrl_lean": {
@@ -66,8 +73,8 @@ def test_it_loads_and_names_only_what_there_is(name: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_its_held_out_tasks_suffice_and_never_train(name: str) -> None:
-    recipe = load_recipe(name)
+def test_its_held_out_tasks_suffice_and_never_train(name: str, tmp_path: Path) -> None:
+    recipe = load_recipe(name, overrides(given(name, tmp_path)))
     source = TaskSource(recipe)
     generators = {(family.env, family.generator.family): family.generator for family in source.families}
 
@@ -83,9 +90,18 @@ def test_its_held_out_tasks_suffice_and_never_train(name: str) -> None:
     assert not held & {key(task) for task in first_steps}
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if name in ALSO else []) for name in RECIPES])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in RECIPES])
 def test_it_takes_two_steps(name: str, tmp_path: Path) -> None:
-    here = {**HERE, **ALSO.get(name, {}), "run.dir": str(tmp_path), "run.cache_dir": str(tmp_path / "cache")}
+    model = load_recipe(name).policy.model
+    own = {**QWEN, "policy.model": str(save_shrunk(model, tmp_path / "model"))} if model in TIED else {}
+    here = {
+        **HERE,
+        **own,
+        **ALSO.get(name, {}),
+        **given(name, tmp_path),
+        "run.dir": str(tmp_path),
+        "run.cache_dir": str(tmp_path / "cache"),
+    }
     succeeded("train", name, *overrides(here), cwd=tmp_path)
     recipe = load_recipe(name, overrides(here))
     run = tmp_path / recipe.run.name
@@ -94,6 +110,25 @@ def test_it_takes_two_steps(name: str, tmp_path: Path) -> None:
     assert all(metrics[step]["outcomes/infra_error"] == 0 for step in (1, 2))
     assert [report["step"] for report in records(run, "step")] == [1, 2]
     assert {f"heldout/{env}" for env in environments(recipe)} <= set(metrics[2])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["qwen3_0.6b_code", "qwen3_4b_lora_chemistry"])
+def test_it_takes_two_steps_on_a_gpu(name: str, tmp_path: Path) -> None:
+    """With the recipe's own placement and way of moving weights, a vLLM server and the shrunk model."""
+    plain = {key: HERE[key] for key in HERE if key.startswith(("rollout.", "evaluation.", "monitor.", "sandbox."))}
+    plain |= {"engine.max_model_len": 8192, "rollout.max_turns": 1, "engine.kind": "vllm", "engine.enforce_eager": True}
+    model = save_shrunk(load_recipe(name).policy.model, tmp_path / "model")
+    own = {"policy.model": str(model), "run.steps": 2, "run.dir": str(tmp_path), "run.cache_dir": str(tmp_path / "cache")}
+    succeeded("train", name, *overrides(plain, own), cwd=tmp_path)
+    metrics = read_metrics(tmp_path / name)
+    assert list(metrics) == [0, 1, 2]
+    assert all("trainer/peak_memory_gb" in metrics[step] for step in (1, 2) if metrics[step]["tokens/train"])
+
+
+def given(name: str, folder: Path) -> dict[str, object]:
+    """Return the overrides that give a recipe the files that it would have from a hub."""
+    return save_problem_sets(folder) if name == "humaneval_mbpp_code" else {}
 
 
 def environments(recipe: Recipe) -> set[str]:

@@ -28,7 +28,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "types errors statistics",
         "contracts background canonical",
         "config registry records",
-        "recipe tool_env",
+        "recipe tool_env model_shape",
         "store sandbox inference run_folder",
         "monitor",
         "envs verifiers recipes",
@@ -36,7 +36,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "rollout verify",
         "hindsight router serving",
         "trainer",
-        "recipe_names prepare evaluation batches service",
+        "recipe_names memory_plan prepare evaluation batches service",
         "preflight",
         "supervisor",
         "train eval export view audit write",
@@ -59,7 +59,13 @@ ONLY_IN = {
 MAX_LINES = 500
 # Run as a program or loaded by another library, hence never imported.
 NOT_IMPORTED = {"lean-dojo", "mypy", "ruff"}
-DISTRIBUTIONS = {"PIL": "pillow", "lean_dojo": "lean-dojo", "yaml": "pyyaml", "markdown_it": "markdown-it-py"}
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "huggingface_hub": "huggingface-hub",
+    "lean_dojo": "lean-dojo",
+    "yaml": "pyyaml",
+    "markdown_it": "markdown-it-py",
+}
 OPTIONAL = {"docker", "lean-dojo", "reasoning_gym", "vllm"}
 
 

@@ -23,8 +23,9 @@ from flywheel.envs.lean.guides import BasicGuide, PolicyGuide
 from flywheel.envs.lean.search import Budget, Guide, Method, ProofSearch
 from flywheel.errors import ConfigError, FlywheelError
 from flywheel.inference.chat import ChatFormat, load_tokenizer
+from flywheel.inference.devices import without_trainer
 from flywheel.inference.model_files import hub_options
-from flywheel.inference.select import choose_weight_sync, create_engine
+from flywheel.inference.select import create_engine
 from flywheel.types import Task, to_json
 from flywheel.verifiers.lean import LeanPayload
 from flywheel.verifiers.lean_backends import acquire_shared, release_shared
@@ -61,10 +62,10 @@ async def run(model: str, tasks: Sequence[Task], method: Method, budget: Budget)
     try:
         if model == BASIC:
             return await prove_all(tasks, backend, None, None, method, budget)
-        recipe = Recipe.model_validate({"policy": {"model": model}, "environments": {"lean": {}}})
+        recipe = without_trainer(Recipe.model_validate({"policy": {"model": model}, "environments": {"lean": {}}}))
         chat = ChatFormat(load_tokenizer(model, **hub_options(recipe.policy)), recipe.policy.tool_format)
         with tempfile.TemporaryDirectory(prefix="flywheel-prove-") as logs:
-            engine = create_engine(recipe, model, Path(logs), choose_weight_sync(recipe, shared_device=False))
+            engine = create_engine(recipe, model, Path(logs), "disk")
             await engine.start()
             return await prove_all(tasks, backend, engine, chat, method, budget)
     finally:

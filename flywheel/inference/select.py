@@ -16,7 +16,7 @@ from pathlib import Path
 from flywheel.config import Recipe
 from flywheel.contracts import Engine, WeightSync
 from flywheel.errors import ConfigError
-from flywheel.inference.devices import visible_gpus
+from flywheel.inference.devices import Places, visible_gpus
 from flywheel.registry import resolve
 
 
@@ -32,12 +32,12 @@ def select_engine(recipe: Recipe) -> tuple[str, str]:
     return "transformers", "vLLM is not installed"
 
 
-def choose_weight_sync(recipe: Recipe, *, shared_device: bool) -> WeightSync:
+def choose_weight_sync(recipe: Recipe, places: Places) -> WeightSync:
     """Return how new weights reach the engine.
 
     Args:
         recipe: The run's; ``engine.weight_sync`` other than ``auto`` is taken where it can work.
-        shared_device: The engine and the trainer use the same GPU.
+        places: Which GPUs train and which serve.
 
     Raises:
         ConfigError: the method asked for can't work here.
@@ -47,21 +47,24 @@ def choose_weight_sync(recipe: Recipe, *, shared_device: bool) -> WeightSync:
     if asked == "auto":
         if recipe.policy.lora.rank > 0:
             return "lora"
-        if not live or (shared_device and recipe.engine.tensor_parallel_size > 1):
+        if not live or (places.shared and not places.one_device):
             return "disk"
-        return "ipc" if shared_device else "nccl"
+        return "ipc" if places.shared else "nccl"
     if asked == "lora" and recipe.policy.lora.rank == 0:
         raise ConfigError("engine.weight_sync is 'lora' but policy.lora.rank is 0: train an adapter, or use 'auto'")
     if asked in ("disk", "ipc", "nccl") and recipe.policy.lora.rank > 0 and asked != "disk":
         raise ConfigError(f"engine.weight_sync is {asked!r} but an adapter is trained (policy.lora.rank > 0): use 'lora' or 'auto'")
     if asked in ("ipc", "nccl") and not live:
         raise ConfigError(f"engine.weight_sync is {asked!r}, which needs a vLLM server of the run's own on a GPU: use 'disk' or 'auto'")
-    if asked == "ipc" and recipe.engine.tensor_parallel_size > 1:
-        raise ConfigError("engine.weight_sync is 'ipc', which reaches one GPU, but engine.tensor_parallel_size is above 1: use 'auto'")
-    if asked == "nccl" and shared_device:
+    if asked == "ipc" and not places.one_device:
+        raise ConfigError(
+            "engine.weight_sync is 'ipc', which reaches one GPU, that of trainer rank 0, but the trainer is on "
+            f"{', '.join(places.trainer)} and the engine on {', '.join(places.engine)}: use 'auto'"
+        )
+    if asked == "nccl" and places.shared:
         raise ConfigError(
             "engine.weight_sync is 'nccl', which refuses two ranks on one device, and there are too few GPUs for "
-            f"{recipe.trainer.num_processes} of the trainer and {recipe.engine.tensor_parallel_size} of the engine: use 'ipc' or 'auto'"
+            f"{recipe.trainer.num_processes} of the trainer and {recipe.placement.num_engine_gpus} of the engine: use 'ipc' or 'auto'"
         )
     return asked
 

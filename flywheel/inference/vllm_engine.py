@@ -2,8 +2,9 @@
 
 Requests that arrive in the same turn of the event loop with the same sampling travel together. A swap closes the gate for new
 requests, waits for those in flight until the deadline, aborts the rest (they are issued again under the new weights), loads,
-and opens the gate. A server that dies is restarted with the weights that were published last, and every request in flight is
-issued again; so the folder of an update must stay until the next update has returned.
+and opens the gate. While the server sleeps (``placement.sleep_level``) the gate is closed until the next swap, which wakes it: first
+the weights' memory and, when they are loaded, the cache's. A server that dies is restarted with the weights that were published
+last, and every request in flight is issued again; so the folder of an update must stay until the next update has returned.
 
 In a live transfer (``ipc``, ``nccl``) the update's path is a file: vLLM's ``update_info`` as JSON (names, dtype_names, shapes, and
 for ``ipc`` the handles of the trainer's GPU memory), with an ``init_info`` beside it for ``nccl``, by which the server joins the
@@ -70,6 +71,7 @@ class VllmEngine:
         self._batches: set[asyncio.Task[None]] = set()
         self._swap = asyncio.Lock()
         self._is_open = False
+        self._is_asleep = False
         self._flush_due = False
         self._epoch = 0  # of the server process: a loss that was seen in an older one has been dealt with
         self._num_restarts = 0
@@ -144,6 +146,28 @@ class VllmEngine:
                 self._fail(str(error))
                 raise
             self._open()
+
+    async def sleep(self) -> None:
+        """Give back GPU memory until the next update, as ``placement.sleep_level`` says.
+
+        Raises:
+            InferenceError: the server refused to, or died.
+        """
+        async with self._swap:
+            self._check_usable()
+            if self._server is None or not self._server.sleeps:
+                return
+            self._is_open = False
+            try:
+                await self._drain()
+                await self._http.call("POST", "/sleep", level=str(self._recipe.placement.sleep_level), mode="abort")
+                self._is_asleep = True
+            except Rejected as error:
+                self._fail(f"the vLLM server does not sleep: {error}")
+                raise InferenceError(f"the vLLM server does not sleep: {error}; set placement.sleep_level = 0") from error
+            except ServerLost as error:
+                self._fail(str(error))  # a fresh one would take the memory that the trainer is about to use
+                raise InferenceError(f"the vLLM server died as it was put to sleep: {error}; resume the run") from error
 
     async def close(self) -> None:
         """Stop the server; requests that still wait get an `InfraError`."""
@@ -252,12 +276,18 @@ class VllmEngine:
             ServerLost: it died.
         """
         try:
-            await self._http.call("POST", "/pause", mode="abort")  # whoever else may use the server; it also empties its caches
+            if self._is_asleep:
+                await self._http.call("POST", "/wake_up", tags="weights")  # the cache's memory can wait until they are loaded
+            else:
+                await self._http.call("POST", "/pause", mode="abort")  # whoever else may use the server; it also empties its caches
             if update.method == "disk":
                 arguments = {"weights_path": str(_folder(update))}
                 await self._http.call("POST", "/collective_rpc", {"method": "reload_weights", "kwargs": arguments})
             elif update.method in ("ipc", "nccl"):
                 await self._transfer(update)
+            if self._is_asleep:
+                await self._http.call("POST", "/wake_up", tags="kv_cache")
+                self._is_asleep = False
             await self._http.call("POST", "/reset_prefix_cache")
             await self._http.call("POST", "/resume")
             await self._use_adapter(update if update.method == "lora" else None)
@@ -343,6 +373,7 @@ class VllmEngine:
                 if self._server is not None:
                     await asyncio.to_thread(self._server.launch)
                 self._adapter = self._transfer_begun = None
+                self._is_asleep = False
                 await self._wait_healthy()
                 if self._update is not None:
                     await self._load(self._update)

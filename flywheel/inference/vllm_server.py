@@ -25,7 +25,7 @@ import flywheel
 from flywheel.config import Recipe
 from flywheel.contracts import WeightSync
 from flywheel.errors import InferenceError
-from flywheel.inference.devices import engine_gpus
+from flywheel.inference.devices import place, utilization
 from flywheel.inference.model_files import weights_bytes
 
 SERVED_NAME = "policy"
@@ -68,6 +68,11 @@ class VllmServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.RLock()  # a restart may be under way in one thread while another closes
         self._closed = False
+
+    @property
+    def sleeps(self) -> bool:
+        """Whether it can give its GPU's memory back; vLLM on a CPU has none."""
+        return self._recipe.placement.sleep_level > 0 and not self._cpu
 
     @property
     def pid(self) -> int | None:
@@ -133,7 +138,7 @@ class VllmServer:
 
     def arguments(self) -> list[str]:
         """Return the server's command line."""
-        engine, policy = self._recipe.engine, self._recipe.policy
+        engine, policy, placement = self._recipe.engine, self._recipe.policy, self._recipe.placement
         dtype = "float32" if self._cpu and policy.dtype == "auto" else policy.dtype
         options: dict[str, object] = {
             "--model": self._model,
@@ -143,7 +148,7 @@ class VllmServer:
             "--seed": self._recipe.run.seed,
             "--max-model-len": self._max_model_len,
             "--max-num-seqs": engine.max_concurrency,
-            "--tensor-parallel-size": engine.tensor_parallel_size,
+            "--tensor-parallel-size": placement.tensor_parallel,
             "--generation-config": "vllm",  # a model's own penalties and temperature would change the policy behind our back
             "--logprobs-mode": "processed_logprobs",
             "--stream-interval": _STREAM_INTERVAL,
@@ -154,7 +159,11 @@ class VllmServer:
             flags.append("--no-enable-chunked-prefill")
             options["--max-num-batched-tokens"] = max(_CPU_BATCHED_TOKENS, self._max_model_len, engine.max_concurrency)
         else:
-            options["--gpu-memory-utilization"] = engine.gpu_memory_utilization
+            options["--gpu-memory-utilization"] = utilization(self._recipe, shared=place(self._recipe).shared)
+            if placement.data_parallel > 1:
+                options["--data-parallel-size"] = placement.data_parallel
+            if self.sleeps:
+                flags.append("--enable-sleep-mode")
         if policy.revision:
             options["--revision"] = policy.revision
         if self._sync == "lora":
@@ -185,7 +194,7 @@ class VllmServer:
             wanted["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
         if self._sync == "ipc":
             wanted["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"  # CUDA IPC handles travel pickled
-        if not self._cpu and (gpus := engine_gpus(self._recipe)):
+        if not self._cpu and (gpus := place(self._recipe).engine):
             wanted["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
         defaults: dict[str, str] = {}
         if self._cpu:

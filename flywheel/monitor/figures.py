@@ -69,6 +69,9 @@ FIGURES: Mapping[str, str] = {
     "policy/kl": "mean KL estimate against the reference policy (from the trainer, where kl_beta > 0)",
     "policy/clip_share": "share of trained tokens whose ratio was clipped (from the trainer)",
     "policy/probe_gap": "mean difference between served and trainer logprobs on a probe, in nats",
+    "trainer/padding_share": "share of the tokens in the optimiser step's forward passes that is padding",
+    "trainer/peak_memory_gb": "most GPU memory that rank 0 had allocated during the optimiser step (on a GPU)",
+    "trainer/peak_memory_mb_per_1k_tokens": "what of it came on top in the step, for 1,000 tokens of the largest micro-batch (on a GPU)",
     "trainer/NAME": "what else the trainer measures: losses, gradient norm, learning rate, importance ratios",
 }
 

@@ -37,11 +37,14 @@ class Stage:
         self._idle: dict[str, list[Any]] = defaultdict(list)
         self._make: dict[str, Callable[[], Any]] = {}
         self.verifiers: dict[str, Verifier] = {}
+        classes = {section: environment_class(section, config) for section, config in recipe.environments.items()}
+        if problems := clashes(recipe, classes):
+            raise ConfigError(*problems)
         for section, config in recipe.environments.items():
-            cls = environment_class(section, config)
+            cls = classes[section]
             name = getattr(cls, "name", section)
             if name in self._make:
-                raise ConfigError(f"environments.{section}: environment {name!r} is already used by another section")
+                continue
             self._make[name] = _maker(cls, config)
             self.verifiers[name] = _verifier(section, cls, config)
 
@@ -76,6 +79,26 @@ class Stage:
             env.close()
         for verifier in self.verifiers.values():
             verifier.close()
+
+
+def clashes(recipe: Recipe, classes: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with sections of one environment: they share it, so only their tasks may differ.
+
+    Args:
+        recipe: The resolved recipe.
+        classes: The class of each section.
+    """
+    problems, staged = [], dict[str, tuple[str, Any]]()
+    for section, cls in classes.items():
+        name = getattr(cls, "name", section)
+        told = cls, recipe.environments[section].model_dump(include={"verifier", "verifier_kwargs", "solved_threshold", "kwargs"})
+        first, before = staged.setdefault(name, (section, told))
+        if before != told:
+            problems.append(
+                f"environments.{section}: environment {name!r} is already used by environments.{first} with another class, verifier, "
+                "solved_threshold or kwargs; say the same in both, or keep one"
+            )
+    return problems
 
 
 def _started(work: Callable[[], Any]) -> Future[Any]:

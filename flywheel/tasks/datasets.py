@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,17 @@ _FORMATS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "c
 _COLUMN = re.compile(r"\{([^{}]+)\}")
 
 
-def dataset_tasks(config: DatasetConfig, env: str, key: str) -> list[Task]:
+Convert = Callable[[dict[str, Any]], Mapping[str, Any]]
+
+
+def dataset_tasks(config: DatasetConfig, env: str, key: str, convert: Convert = dict) -> list[Task]:
     """Return the rows of a data set as tasks, in order.
 
     Args:
         config: The recipe's section.
         env: The environment that they are for.
         key: The section's name, for messages.
+        convert: Makes a task record of a row of another shape.
 
     Raises:
         ConfigError: the data set can't be loaded, or a row makes no task.
@@ -35,7 +39,7 @@ def dataset_tasks(config: DatasetConfig, env: str, key: str) -> list[Task]:
     tasks = []
     for number, row in enumerate(rows):
         try:
-            tasks.append(row_task(config, row, env))
+            tasks.append(row_task(config, row, env, convert))
         except (ValueError, TypeError) as error:
             raise ConfigError(f"{key}: row {number} of {config.path!r}: {error}") from None
     if not tasks:
@@ -43,7 +47,7 @@ def dataset_tasks(config: DatasetConfig, env: str, key: str) -> list[Task]:
     return tasks
 
 
-def row_task(config: DatasetConfig, row: Mapping[str, Any], env: str) -> Task:
+def row_task(config: DatasetConfig, row: Mapping[str, Any], env: str, convert: Convert = dict) -> Task:
     """Return one row's task.
 
     Raises:
@@ -54,7 +58,7 @@ def row_task(config: DatasetConfig, row: Mapping[str, Any], env: str) -> Task:
         for name in ("payload", "params"):  # a column of mappings of different keys is kept as JSON
             if isinstance(record.get(name), str):
                 record[name] = json.loads(record[name])
-        return record_task(record, env)
+        return record_task(convert(record), env)
     prompt = _filled(config.prompt or "{prompt}", row)
     return record_task({"prompt": prompt, "payload": _filled(config.payload or {}, row)}, env)
 

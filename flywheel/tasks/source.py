@@ -270,11 +270,12 @@ def _converter(section: str, cls: Any, name: str | None) -> Callable[[dict[str, 
 def _families(name: str, config: EnvironmentConfig) -> list[Family]:
     cls = environment_class(name, config)
     env = getattr(cls, "name", name)
+    convert = _converter(name, cls, config.tasks_format)
     given: tuple[str, list[Task]] | None = None
     if config.tasks_file is not None:
-        given = config.tasks_file.stem, task_records(config.tasks_file, env, _converter(name, cls, config.tasks_format))
+        given = config.tasks_file.stem, task_records(config.tasks_file, env, convert)
     elif config.dataset is not None:
-        given = Path(config.dataset.path).stem, dataset_tasks(config.dataset, env, f"environments.{name}.dataset")
+        given = Path(config.dataset.path).stem, dataset_tasks(config.dataset, env, f"environments.{name}.dataset", convert)
     if given is not None:
         return [Family(env=env, generator=RecordGenerator(*given, getattr(cls, "task_key", None)), share=config.weight, ranges={})]
     generators: Mapping[str, TaskGenerator] = cls.generators() if hasattr(cls, "generators") else {}

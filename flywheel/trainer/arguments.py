@@ -11,10 +11,14 @@ from flywheel.trainer.grpo import LossSettings
 from flywheel.trainer.policy import use_bf16
 from flywheel.trainer.trl_lean import GRPOConfig
 
+# Each rank writes its own shards of a checkpoint; the whole model is written beside them for whoever loads it.
+_FSDP2 = {"version": 2, "auto_wrap_policy": "TRANSFORMER_BASED_WRAP", "state_dict_type": "SHARDED_STATE_DICT"}
+
 
 def grpo_config(recipe: Recipe, output_dir: Path, device: torch.device) -> GRPOConfig:
     """Return the arguments of `FlywheelGRPOTrainer`."""
     trainer = recipe.trainer
+    sharded = trainer.sharding == "fsdp2"
     arguments = GRPOConfig(
         output_dir=str(output_dir),
         use_cpu=device.type == "cpu",
@@ -27,7 +31,10 @@ def grpo_config(recipe: Recipe, output_dir: Path, device: torch.device) -> GRPOC
         weight_decay=trainer.weight_decay,
         adam_beta2=trainer.adam_beta2,
         max_grad_norm=trainer.max_grad_norm,
-        gradient_checkpointing=trainer.gradient_checkpointing,
+        # FSDP2 has its own, which spares a gathering of the weights in the backward pass.
+        gradient_checkpointing=trainer.gradient_checkpointing and not sharded,
+        fsdp=sharded or None,
+        fsdp_config=_FSDP2 | {"activation_checkpointing": trainer.gradient_checkpointing} if sharded else None,
         # The loss is always TRL's token-normalised form; which normaliser, the batch says (see `loss_settings`).
         loss_type="dapo",
         epsilon=trainer.clip_low,
@@ -51,6 +58,10 @@ def grpo_config(recipe: Recipe, output_dir: Path, device: torch.device) -> GRPOC
         eval_strategy="no",
         disable_tqdm=True,
     )
+    if sharded and arguments.bf16:
+        # Left to itself accelerate rounds what leaves the model to bfloat16, too: the logprobs that importance ratios are made of.
+        policy = {"param_dtype": torch.bfloat16, "reduce_dtype": torch.float32, "output_dtype": torch.float32}
+        arguments.fsdp_plugin_args["mixed_precision_policy"] = policy
     if arguments.n_gpu > 1:
         # One process trains on one GPU (the others may be the engine's); transformers would spread it over all that it sees.
         arguments._n_gpu = 1
@@ -63,6 +74,7 @@ def loss_settings(recipe: Recipe) -> LossSettings:
     constant = trainer.token_budget or rollout.groups_per_step * rollout.group_size * rollout.max_tokens_per_episode
     return LossSettings(
         micro_batch_size=trainer.micro_batch_size,
+        micro_batch_tokens=trainer.micro_batch_tokens,
         importance_cap=trainer.importance_cap,
         ce_weight=trainer.ce_weight,
         constant_normaliser=float(constant) if trainer.loss_type == "dr_grpo" else None,

@@ -33,6 +33,13 @@ class MicroBatch:
     is_ce_B: torch.Tensor
     scales_B: torch.Tensor
 
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the forward pass, padding included."""
+        return self.prompt_ids_BP.numel() + self.completion_ids_BT.numel()
+
+
+MAX_PADDING = 0.1
 
 _INERT = Row(
     experience_id="",
@@ -45,35 +52,71 @@ _INERT = Row(
 )
 
 
-def plan(lengths: Sequence[int], micro_batch_size: int, world_size: int) -> list[list[list[int]]]:
+def plan(lengths: Sequence[int], micro_batch_size: int, world_size: int, max_tokens: int | None = None) -> list[list[list[int]]]:
     """Return row indices as [rank][micro-batch][row]; every rank has equally many micro-batches (collectives need that).
 
-    A micro-batch holds at most `micro_batch_size` rows and is empty where rows are too few to go round.
+    A micro-batch holds at most `micro_batch_size` rows and is empty where rows are too few to go round. With `max_tokens` it also holds at
+    most that many tokens, a tenth of them padding, unless it is one row; without, micro-batches have equally many rows.
     """
-    count = math.ceil(len(lengths) / (micro_batch_size * world_size)) * world_size
     order = sorted(range(len(lengths)), key=lambda at: (lengths[at], at))
-    bounds = [len(order) * at // count for at in range(count + 1)] if count else [0]
-    chunks = [order[start:end] for start, end in pairwise(bounds)]
+    if max_tokens is None:
+        count = math.ceil(len(lengths) / (micro_batch_size * world_size)) * world_size
+        bounds = [len(order) * at // count for at in range(count + 1)] if count else [0]
+        chunks = [order[start:end] for start, end in pairwise(bounds)]
+    else:
+        chunks = _buckets(order, lengths, micro_batch_size, max_tokens)
+        while len(chunks) % world_size:
+            chunks = _one_more(chunks)
     return [chunks[rank::world_size] for rank in range(world_size)]
 
 
-def micro_batches(batch: Batch, *, micro_batch_size: int, ce_scale: float, rank: int = 0, world_size: int = 1) -> list[MicroBatch]:
-    """Return the micro-batches of one rank.
+def _buckets(order: Sequence[int], lengths: Sequence[int], max_rows: int, max_tokens: int) -> list[list[int]]:
+    """Return the rows, which come shortest first, as micro-batches: from the longest down, one ends where its limits or its padding say."""
+    chunks: list[list[int]] = []
+    held = 0  # tokens of the last chunk's rows
+    for at in reversed(order):
+        chunk = chunks[-1] if chunks else []
+        size = lengths[chunk[0]] * (len(chunk) + 1) if chunk else 0
+        if not chunk or len(chunk) == max_rows or size > max_tokens or size - held - lengths[at] > MAX_PADDING * size:
+            chunks.append([])
+            held = 0
+        chunks[-1].append(at)
+        held += lengths[at]
+    return [chunk[::-1] for chunk in reversed(chunks)]
 
-    Args:
-        batch: The global batch, the same on every rank.
-        micro_batch_size: Most rows in one forward pass.
-        ce_scale: Factor on cross-entropy rows that turns the GRPO normaliser into theirs.
-        rank: This rank.
-        world_size: Number of ranks.
+
+def _one_more(chunks: list[list[int]]) -> list[list[int]]:
+    """Return one micro-batch more: that with most rows in two, or an empty one beside them."""
+    at = max(range(len(chunks)), key=lambda at: len(chunks[at]))
+    half = len(chunks[at]) // 2
+    return [*chunks[:at], chunks[at][:half], chunks[at][half:], *chunks[at + 1 :]] if half else [[], *chunks]
+
+
+def padding_share(lengths: Sequence[int], planned: Sequence[Sequence[Sequence[int]]]) -> float:
+    """Return the share of all tokens in the forward passes of a plan, over all ranks, that is padding."""
+    total = sum(len(chunk) * max(lengths[at] for at in chunk) for rank in planned for chunk in rank if chunk)
+    return 1 - sum(lengths) / total if total else 0.0
+
+
+def row_lengths(batch: Batch) -> list[int]:
+    """Return the rows' token counts.
 
     Raises:
         FlywheelError: a row's parts don't fit together.
     """
     for row in batch.rows:
         _check(row)
-    lengths = [len(row.prompt_ids) + len(row.completion_ids) for row in batch.rows]
-    own = plan(lengths, micro_batch_size, world_size)[rank]
+    return [len(row.prompt_ids) + len(row.completion_ids) for row in batch.rows]
+
+
+def micro_batches(batch: Batch, own: Sequence[Sequence[int]], ce_scale: float) -> list[MicroBatch]:
+    """Return the micro-batches of one rank.
+
+    Args:
+        batch: The global batch, the same on every rank.
+        own: The rank's part of the plan.
+        ce_scale: Factor on cross-entropy rows that turns the GRPO normaliser into theirs.
+    """
     return [collate([batch.rows[at] for at in indices] or [_INERT], ce_scale) for indices in own]
 
 

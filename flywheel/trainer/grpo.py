@@ -24,13 +24,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, Trainer
 
 from flywheel.errors import FlywheelError
-from flywheel.trainer.collate import MicroBatch, micro_batches
+from flywheel.trainer.collate import MicroBatch, micro_batches, padding_share, plan, row_lengths
+from flywheel.trainer.peak_memory import PeakMemory
 from flywheel.trainer.policy import quiet_progress
 from flywheel.trainer.trl_lean import GRPOConfig, GRPOTrainer
 from flywheel.types import Batch
@@ -41,6 +43,7 @@ class LossSettings:
     """What the loss needs beyond TRL's own arguments. `constant_normaliser` replaces T_GRPO (Dr. GRPO)."""
 
     micro_batch_size: int
+    micro_batch_tokens: int | None = None
     importance_cap: float = 2.0
     ce_weight: float = 1.0
     constant_normaliser: float | None = None
@@ -48,6 +51,26 @@ class LossSettings:
 
 # Sums over tokens of one optimiser step, over all ranks, in this order.
 SUMS = ("trl_loss", "ce_objective", "ce_nll", "num_grpo", "entropy", "num_ratios", "ratio", "truncated", "kl", "clipped", "num_tokens")
+
+
+class _Alone:
+    """An accelerator whose rank speaks for itself.
+
+    TRL gathers figures of each micro-batch over the ranks, row by row. Nobody reads them here, each would cost a collective, and ranks
+    whose micro-batches differ in their number of rows would not even agree on its size.
+    """
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self._accelerator = accelerator
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._accelerator, name)
+
+    def gather(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor
+
+    def reduce(self, tensor: torch.Tensor, reduction: str = "sum") -> torch.Tensor:
+        return tensor
 
 
 class FlywheelGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -91,6 +114,7 @@ class FlywheelGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self._open: dict[str, Any] | None = None
         self._sums: dict[str, torch.Tensor] = {}
         self._ratio_max = torch.zeros(())
+        self._padding_share = 0.0
 
     # ------------------------------------------------------------ the loop
 
@@ -111,6 +135,7 @@ class FlywheelGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     def train_on(self, model: Any, batch: Batch) -> dict[str, float]:
         """Take one optimiser step on a global batch and return its figures; a batch without rows moves only the schedule."""
         start = time.perf_counter()
+        memory = PeakMemory(self.accelerator.device)
         learning_rate = float(self._get_learning_rate())
         grad_norm = 0.0
         parts = self._split(batch)
@@ -120,7 +145,8 @@ class FlywheelGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             for at, part in enumerate(parts):
                 last = at == len(parts) - 1
                 self.accelerator.gradient_state._set_sync_gradients(last)
-                whole = last or self.accelerator.distributed_type == DistributedType.DEEPSPEED
+                # A rank that holds shards would have to keep whole gradients until the last part.
+                whole = last or self.accelerator.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP)
                 with nullcontext() if whole else self.accelerator.no_sync(model=model):
                     self._sums["trl_loss"] += self.training_step(model, part, None)
             norm = self._get_grad_norm(model, grad_norm=self._clip_grad_norm(model))
@@ -136,6 +162,7 @@ class FlywheelGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
             self.lr_scheduler.step()
         metrics = self._figures(batch) if parts else {"num_rows": 0.0, "num_tokens": 0.0}
+        metrics |= memory.figures(max((part.num_tokens for part in parts), default=0))
         elapsed = time.perf_counter() - start
         num_tokens = sum(len(row.prompt_ids) + len(row.completion_ids) for row in batch.rows)
         return metrics | {
@@ -148,12 +175,13 @@ class FlywheelGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     def _split(self, batch: Batch) -> list[MicroBatch]:
         settings = self.settings
         self._normaliser = settings.constant_normaliser or float(max(1, batch.num_grpo_tokens))
+        lengths, ranks = row_lengths(batch), self.accelerator.num_processes
+        planned = plan(lengths, settings.micro_batch_size, ranks, settings.micro_batch_tokens)
+        self._padding_share = padding_share(lengths, planned)
         return micro_batches(
             batch,
-            micro_batch_size=settings.micro_batch_size,
+            planned[self.accelerator.process_index],
             ce_scale=settings.ce_weight * self._normaliser / max(1, batch.num_ce_tokens),
-            rank=self.accelerator.process_index,
-            world_size=self.accelerator.num_processes,
         )
 
     # ------------------------------------------------------------ one micro-batch
@@ -195,10 +223,12 @@ class FlywheelGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         self._open = inputs
+        accelerator: Any = self.accelerator
+        self.accelerator: Any = _Alone(accelerator)
         try:
             loss: torch.Tensor = super()._compute_loss(model, inputs)
         finally:
-            self._open = None
+            self._open, self.accelerator = None, accelerator
         return loss
 
     def _get_per_token_logps_and_entropies(
@@ -259,6 +289,7 @@ class FlywheelGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         figures = {
             "num_rows": float(len(batch.rows)),
             "num_tokens": total["num_tokens"],
+            "padding_share": self._padding_share,
             "loss": grpo_loss + ce_loss,
             "grpo_loss": grpo_loss,
             "entropy": total["entropy"] / max(1.0, total["num_grpo"]),
@@ -283,6 +314,10 @@ class FlywheelGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         # Past TRL's override, which writes a model card first.
         with quiet_progress():
             Trainer._save_checkpoint(self, self.model_wrapped, None)
+            if self.accelerator.is_fsdp2:
+                state = self.accelerator.get_state_dict(self.model_wrapped)
+                if self.accelerator.is_main_process:
+                    self._save(str(folder / f"checkpoint-{self.state.global_step}"), state_dict=state)
         self.accelerator.wait_for_everyone()
 
     @property

@@ -9,17 +9,18 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
 from flywheel.config import Recipe
 from flywheel.contracts import ExperienceLink, WeightSync
 from flywheel.errors import FlywheelError
+from flywheel.inference.devices import place, visible_gpus
 from flywheel.trainer.job import TrainerJob, job_path
 from flywheel.trainer.link import LinkAddress, serve_link
 from flywheel.trainer.policy import resolve_device
 
 _LOG_END = 4000
+_WORKER = "flywheel.trainer.worker"
 
 
 def train_in_processes(
@@ -31,7 +32,6 @@ def train_in_processes(
     attempt: str,
     resume: Path | None = None,
     weight_sync: WeightSync = "disk",
-    environment: Mapping[str, str] | None = None,
 ) -> None:
     """Do what `flywheel.trainer.loop.train` does, in ``recipe.trainer.num_processes`` processes; returns when they end.
 
@@ -45,7 +45,6 @@ def train_in_processes(
         attempt: Run attempt.
         resume: A complete checkpoint to go on from.
         weight_sync: How weights reach the engine.
-        environment: Added to the processes' environment (``ACCELERATE_USE_FSDP`` and the like).
 
     Raises:
         RunStopped: a call of the link was stopped, and the ranks have left.
@@ -66,7 +65,7 @@ def train_in_processes(
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
-                env=_environment(recipe, environment or {}),
+                env=_environment(recipe),
                 start_new_session=True,  # Ctrl-C is the supervisor's to handle: it asks the ranks to stop through the link
             )
             status = _wait(process)
@@ -96,7 +95,7 @@ def _wait(process: subprocess.Popen[bytes]) -> int:
 
 def _command(recipe: Recipe, run_dir: Path) -> list[str]:
     count = recipe.trainer.num_processes
-    worker = ["-m", "flywheel.trainer.worker", str(run_dir)]
+    worker = ["-m", _WORKER, str(run_dir)]
     if resolve_device(recipe.trainer.device).type == "cpu":
         # Without GPUs accelerate's launcher leaves the starting to MPI; this is the launcher that it wraps with them.
         return [*_python("torch.distributed.run"), "--nproc-per-node", str(count), "--master-port", str(free_port()), *worker]
@@ -105,13 +104,20 @@ def _command(recipe: Recipe, run_dir: Path) -> list[str]:
     return [*_python("accelerate.commands.launch"), *sizes, "--mixed_precision", "no", "--dynamo_backend", "no", *kind, *worker]
 
 
-def _environment(recipe: Recipe, added: Mapping[str, str]) -> dict[str, str]:
+def own_process(recipe: Recipe) -> bool:
+    """Whether the trainer needs processes of its own: several, or one on another GPU than this process would take."""
+    return recipe.trainer.num_processes > 1 or (recipe.trainer.device != "cpu" and place(recipe).trainer[:1] != tuple(visible_gpus()[:1]))
+
+
+def _environment(recipe: Recipe) -> dict[str, str]:
     own = {"HF_HUB_DISABLE_TELEMETRY": "1"}
     if resolve_device(recipe.trainer.device).type == "cpu":
         threads = max(1, len(os.sched_getaffinity(0)) // recipe.trainer.num_processes)
         # Left to itself accelerate calls a rank's device "cpu:0", which is where torch.load can't put a checkpoint's tensors.
         own |= {"ACCELERATE_USE_CPU": "true", "ACCELERATE_TORCH_DEVICE": "cpu", "OMP_NUM_THREADS": str(threads)}
-    return {**os.environ, **own, **added}
+    elif gpus := place(recipe).trainer:
+        own["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+    return {**os.environ, **own}
 
 
 def _python(module: str) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import socket
 import threading
 from dataclasses import dataclass
 from multiprocessing.connection import Client, Connection, Listener
@@ -92,9 +93,9 @@ class LinkServer:
     def close(self) -> None:
         """Stop answering."""
         self._closed = True
-        with contextlib.suppress(OSError, EOFError):
-            # An accept that is under way only ends when somebody knocks.
-            Client(self._address.socket, family="AF_UNIX", authkey=self._address.key_file.read_bytes()).close()
+        # An accept that is under way only ends when somebody knocks. Who knocks must not wait for an answer: there may be nobody left.
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as knock:
+            knock.connect(self._address.socket)
         self._listener.close()
         self._thread.join(timeout=5)
         self._address.key_file.unlink(missing_ok=True)

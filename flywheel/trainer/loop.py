@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import torch
 
 from flywheel.config import Recipe
 from flywheel.contracts import ExperienceLink, StepReport, WeightSync
@@ -15,7 +16,7 @@ from flywheel.trainer.arguments import grpo_config, loss_settings
 from flywheel.trainer.checkpoints import CheckpointNote, checkpoint_step, commit_checkpoint
 from flywheel.trainer.grpo import FlywheelGRPOTrainer
 from flywheel.trainer.policy import load_policy, load_tokenizer, lora_config, resolve_device, serving_dtype, training_dtype
-from flywheel.trainer.sync import WeightPublisher, on_rank0
+from flywheel.trainer.sync import WeightPublisher, is_sharded, on_rank0
 from flywheel.types import Batch
 
 
@@ -80,7 +81,11 @@ class _Session:
         dtype = training_dtype(recipe.policy, device)
         tokenizer = load_tokenizer(recipe.policy, model_path)
         model = load_policy(
-            recipe.policy.model_copy(update={"lora": recipe.policy.lora.model_copy(update={"rank": 0})}), model_path, device, dtype
+            recipe.policy.model_copy(update={"lora": recipe.policy.lora.model_copy(update={"rank": 0})}),
+            model_path,
+            # One of several ranks learns its own GPU only from accelerate, and of a sharded model no GPU holds more than its part.
+            torch.device("cpu") if recipe.trainer.num_processes > 1 else device,
+            dtype,
         )
         session: _Session
         trainer = FlywheelGRPOTrainer(
@@ -97,10 +102,14 @@ class _Session:
                 f"trainer.num_processes is {recipe.trainer.num_processes}, but {trainer.accelerator.num_processes} processes train "
                 f"({trainer.accelerator.distributed_type}); start the run with flywheel.train, which launches them"
             )
-        wanted = "FSDP" if os.environ.get("ACCELERATE_USE_FSDP", "false") == "true" else None
         found = str(trainer.accelerator.distributed_type).rpartition(".")[2]
-        if wanted not in (None, found):
-            raise FlywheelError(f"FSDP was asked for, but accelerate runs {found} (it does so without a word on a machine without GPUs)")
+        if recipe.trainer.sharding == "fsdp2" and not trainer.accelerator.is_fsdp2:
+            raise FlywheelError(
+                f"trainer.sharding is 'fsdp2', but accelerate runs {found} (it does so without a word on a machine without GPUs); "
+                "set trainer.sharding = 'none', or run on GPUs"
+            )
+        if recipe.trainer.sharding == "none" and is_sharded(trainer.accelerator):
+            raise FlywheelError(f"trainer.sharding is 'none', but accelerate runs {found}: an ACCELERATE_* variable of your own says so")
         publisher = WeightPublisher(
             trainer=trainer,
             tokenizer=tokenizer,
@@ -108,7 +117,8 @@ class _Session:
             folder=run_dir / "weights",
             method=weight_sync,
             dtype=serving_dtype(recipe.policy, device),
-            num_workers=recipe.engine.tensor_parallel_size,
+            num_workers=recipe.placement.num_engine_gpus,
+            makes_room=recipe.placement.sleep_level > 0,
         )
         session = _Session(recipe=recipe, run_dir=run_dir, link=link, attempt=attempt, trainer=trainer, publisher=publisher)
         return session

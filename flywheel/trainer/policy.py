@@ -72,7 +72,7 @@ def load_tokenizer(policy: PolicyConfig, path: Path | str) -> PreTrainedTokenize
 def load_policy(
     policy: PolicyConfig, path: Path | str, device: torch.device, dtype: torch.dtype, *, seed: int = 0
 ) -> PreTrainedModel | PeftModel:
-    """Return the model ready to train, under a fresh LoRA adapter (seeded) when ``policy.lora.rank`` is above 0."""
+    """Return the model on a device, under a fresh LoRA adapter (seeded) when ``policy.lora.rank`` is above 0."""
     with quiet_progress():
         model = AutoModelForCausalLM.from_pretrained(
             str(path), revision=_revision(policy, path), trust_remote_code=policy.trust_remote_code, dtype=dtype

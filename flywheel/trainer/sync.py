@@ -35,6 +35,7 @@ class WeightPublisher:
         method: How weights travel.
         dtype: Dtype of served weights.
         num_workers: The engine's workers, each of which receives the weights by ``nccl``.
+        makes_room: The engine sleeps on this GPU while a step is trained: memory that the step is done with is given back first.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class WeightPublisher:
         method: WeightSync,
         dtype: torch.dtype,
         num_workers: int = 1,
+        makes_room: bool = False,
     ) -> None:
         self.trainer, self.tokenizer, self.link = trainer, tokenizer, link
         self.folder, self.method, self.dtype = folder, method, dtype
@@ -56,6 +58,7 @@ class WeightPublisher:
         device = trainer.accelerator.device
         if method in ("ipc", "nccl") and device.type != "cuda":
             raise FlywheelError(f"weight_sync is {method!r} but the trainer is on {device}; use 'disk' or 'lora'")
+        self._makes_room = makes_room and device.type == "cuda"
         self._nccl = NcclPublisher(num_workers=num_workers, device=device, dtype=dtype)
 
     def publish(self, policy_version: str) -> None:
@@ -65,6 +68,8 @@ class WeightPublisher:
             RunStopped: a stop was asked for meanwhile.
         """
         state = gathered_state(self.trainer)
+        if self._makes_room:
+            torch.cuda.empty_cache()
         on_rank0(self.trainer.accelerator, self.link, lambda link: self._publish(policy_version, state, link))
 
     def _publish(self, policy_version: str, state: dict[str, torch.Tensor] | None, link: ExperienceLink) -> None:
@@ -110,6 +115,12 @@ class WeightPublisher:
 def logprob_gap(model: PreTrainedModel | PeftModel | Any, samples: Sequence[ProbeSample], accelerator: Accelerator) -> float:
     """Return the mean |served - trainer| logprob over the samples' tokens, in nats.
 
+    Args:
+        model: One that the trainer scores with, so with TRL's output layer, which divides by the rollout's temperature as the engine does
+            and never holds logits of the whole vocabulary for all tokens.
+        samples: What the engine sampled.
+        accelerator: The trainer's.
+
     Raises:
         InferenceError: fewer than `MIN_PROBE_TOKENS` tokens, or logprobs that don't match their tokens.
     """
@@ -119,17 +130,20 @@ def logprob_gap(model: PreTrainedModel | PeftModel | Any, samples: Sequence[Prob
         raise InferenceError(f"the probe gave {num_tokens} tokens, expected at least {MIN_PROBE_TOKENS} with a logprob each; got {counts}")
     longest = max(len(s.prompt_ids) + len(s.completion_ids) for s in samples)
     ids = torch.zeros(len(samples), longest, dtype=torch.long)
+    labels = torch.full_like(ids, -100)
     for at, sample in enumerate(samples):
-        ids[at, : len(sample.prompt_ids) + len(sample.completion_ids)] = torch.tensor(sample.prompt_ids + sample.completion_ids)
-    ids = ids.to(accelerator.device)
+        start, end = len(sample.prompt_ids), len(sample.prompt_ids) + len(sample.completion_ids)
+        ids[at, :end] = torch.tensor(sample.prompt_ids + sample.completion_ids)
+        labels[at, start:end] = ids[at, start:end]
+    device = accelerator.device
     training = model.training
     model.eval()
     try:
         with torch.no_grad(), accelerator.autocast():
-            logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
+            scored = model(input_ids=ids.to(device), labels=labels.to(device), fused_lm_head=True)
     finally:
         model.train(training)
-    logprobs = torch.log_softmax(logits, dim=-1).gather(2, ids[:, 1:].unsqueeze(2)).squeeze(2).cpu()
+    logprobs = scored.log_probs.cpu()
     total = 0.0
     for at, sample in enumerate(samples):
         start = len(sample.prompt_ids) - 1
@@ -144,11 +158,7 @@ def is_sharded(accelerator: Accelerator) -> bool:
 
 
 def gathered_state(trainer: FlywheelGRPOTrainer) -> dict[str, torch.Tensor] | None:
-    """Return the whole state where ranks hold shards of it (called on every rank), and None where rank 0 has it all.
-
-    Raises:
-        FlywheelError: an adapter would have to be folded into gathered shards.
-    """
+    """Return the whole state where ranks hold shards of it (called on every rank), and None where rank 0 has it all."""
     if not is_sharded(trainer.accelerator):
         return None
     state: dict[str, torch.Tensor] = trainer.accelerator.get_state_dict(trainer.model_wrapped)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -64,25 +65,25 @@ def make_tokenizer(template: str, special: Sequence[str] = SPECIAL, eos: str = "
     return fast
 
 
-def save_model(folder: Path, tokenizer: PreTrainedTokenizerFast, *, seed: int) -> None:
-    """Save a Qwen3-style model of random weights, spread enough to have something to say."""
+def save_model(folder: Path, tokenizer: PreTrainedTokenizerFast, *, seed: int, **changed: Any) -> None:
+    """Save a Qwen3-style model of random weights, spread enough to have something to say; `changed` are fields of its configuration."""
     torch.manual_seed(seed)
-    config = Qwen3Config(
-        vocab_size=304,
-        hidden_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=32,
-        intermediate_size=128,
-        max_position_embeddings=256,
-        tie_word_embeddings=False,
-        initializer_range=0.2,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    Qwen3ForCausalLM(config).float().save_pretrained(folder)
+    fields = {
+        "vocab_size": 304,
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 32,
+        "intermediate_size": 128,
+        "max_position_embeddings": 256,
+        "tie_word_embeddings": False,
+        "initializer_range": 0.2,
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    Qwen3ForCausalLM(Qwen3Config(**(fields | changed))).float().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 

@@ -19,6 +19,8 @@ from flywheel.config import Recipe
 from flywheel.contracts import Completion, Sampling, WeightSync, WeightUpdate
 from flywheel.errors import FlywheelError, InferenceError
 from flywheel.inference.vllm_engine import VllmEngine
+from flywheel.inference.vllm_server import VllmServer
+from flywheel.inference.vllm_wire import VllmClient
 from flywheel.trainer.live_sync import NcclPublisher, publish_ipc, update_info
 from flywheel.trainer.sync import checkpoint_state
 from tests.inference.conftest import Loop, make_recipe
@@ -111,6 +113,41 @@ def test_ipc_posts_the_file_that_the_trainer_wrote(server: DevServer, publish: C
     assert bodies["/finish_weight_update"] == {"weight_version": "a.1"}
 
 
+@pytest.mark.parametrize("level", [1, 2])
+def test_a_server_that_sleeps_is_woken_by_the_next_update(
+    server: DevServer, level: int, model_dir: Path, event_loop_thread: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights' memory, weights, cache's memory: in this order the peak is lowest. The server only notes what it is told."""
+    monkeypatch.setattr("flywheel.inference.vllm_server.is_cpu_build", lambda: False)
+    plain = make_recipe(kind="vllm", max_restarts=0).model_dump()
+    asked = {"policy": {}, "placement": {"sleep_level": level}, "rollout": plain["rollout"] | {"max_staleness": 0}}
+    engine = VllmEngine(Recipe.model_validate(plain | asked), model_dir, tmp_path, "disk")
+    engine._server = VllmServer(engine._recipe, model_dir, 99, tmp_path, "disk")  # which is never launched
+    update = WeightUpdate(policy_version="a.1", method="disk", path=model_dir)
+
+    async def lives(address: str) -> None:
+        engine._client = VllmClient(address)
+        await engine.sleep()
+        waiting = asyncio.ensure_future(engine.generate((1, 2), Sampling(max_tokens=1)))
+        await engine.update_weights(update)
+        await asyncio.gather(waiting, return_exceptions=True)
+        await engine.close()
+
+    engine.max_model_len = 99
+    with serving(server) as address:
+        event_loop_thread.run(lives(address))
+    paths = [path for path, _ in server.requests]
+    assert paths[:6] == [
+        f"/sleep?level={level}&mode=abort",
+        "/wake_up?tags=weights",
+        "/collective_rpc",
+        "/wake_up?tags=kv_cache",
+        "/reset_prefix_cache",
+        "/resume",
+    ]
+    assert "/v1/completions" in paths[6:]  # what was asked of a sleeping engine waits for it to wake
+
+
 VLLM_READS = """
 import base64, json, pickle, sys
 from vllm.distributed.weight_transfer.ipc_engine import IPCWeightTransferInitInfo, IPCWeightTransferUpdateInfo
@@ -148,8 +185,8 @@ def test_vllm_reads_what_is_posted(server: DevServer, state: dict[str, torch.Ten
 
 
 def gpu_recipe(method: WeightSync) -> Recipe:
-    recipe = make_recipe(kind="vllm", weight_sync=method, gpu_memory_utilization=0.3, enforce_eager=True).model_dump()
-    return Recipe.model_validate(recipe | {"policy": {"dtype": "bfloat16"}})
+    recipe = make_recipe(kind="vllm", weight_sync=method, enforce_eager=True).model_dump()
+    return Recipe.model_validate(recipe | {"policy": {"dtype": "bfloat16"}, "placement": {"gpu_memory_utilization": 0.3}})
 
 
 @pytest.mark.gpu
@@ -181,5 +218,27 @@ def test_vllm_serves_weights_that_were_on_no_disk(method: WeightSync, model_dir:
             model.cpu().save_pretrained(tmp_path / str(seed))
             assert gap(said.logprobs, reference_logprobs(tmp_path / str(seed), prompt, said)) < 0.3  # bfloat16 against float32
             assert gap(said.logprobs, reference_logprobs(model_dir, prompt, said)) > 0.5
+    finally:
+        event_loop_thread.run(engine.close())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("level", [1, 2])
+def test_vllm_gives_its_memory_back_while_it_sleeps(level: int, model_dir: Path, event_loop_thread: Loop, tmp_path: Path) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("torch can use no GPU")
+    plain, prompt = gpu_recipe("ipc").model_dump(), tuple(range(40, 60))
+    asked = {"placement": {"gpu_memory_utilization": 0.3, "sleep_level": level}, "rollout": {"max_staleness": 0}}
+    engine = VllmEngine(Recipe.model_validate(plain | asked), model_dir, tmp_path, "disk")
+    total = torch.cuda.mem_get_info(0)[1]
+    try:
+        event_loop_thread.run(engine.start())
+        awake = torch.cuda.mem_get_info(0)[0]
+        event_loop_thread.run(engine.sleep())
+        assert torch.cuda.mem_get_info(0)[0] - awake > 0.2 * total  # nearly all of its 0.3 is cache
+        event_loop_thread.run(engine.update_weights(WeightUpdate(policy_version="a.1", method="disk", path=model_dir)))
+        said: Completion = event_loop_thread.run(engine.generate(prompt, Sampling(max_tokens=12, ignore_eos=True)))
+        assert said.policy_version == "a.1"
+        assert gap(said.logprobs, reference_logprobs(model_dir, prompt, said)) < 0.3
     finally:
         event_loop_thread.run(engine.close())

@@ -13,6 +13,7 @@ import pytest
 
 from flywheel.config import Recipe
 from flywheel.contracts import Completion, Sampling
+from flywheel.errors import ConfigError
 from flywheel.rollout.stage import Stage
 from flywheel.router import group_state, route
 from flywheel.types import Group, Task
@@ -235,3 +236,13 @@ def test_a_group_in_which_all_fail_teaches_not_to_attack() -> None:
     (group,) = collected(ScriptedPolicy(CHAT, in_turn([WRONG, FORGES, WRONG])), [code_task()], 3, environment="code", places=1)
     advantage = [row.advantage for row in route([group], scale="none").rows]
     assert advantage == pytest.approx([1 / 6, -1 / 3, 1 / 6])  # rewards 0, -1/2, 0 around their mean of -1/6
+
+
+def test_sections_that_differ_in_tasks_alone_share_an_environment() -> None:
+    code = {"use": "code", "weight": 0.5}
+    stage = Stage(Recipe.model_validate({"environments": {"easy": {**code, "tasks_format": "mbpp"}, "hard": code}}))
+    assert list(stage.verifiers) == ["code"]
+    stage.close()
+    other = {**code, "verifier_kwargs": {"partial_credit": True}}
+    with pytest.raises(ConfigError, match=r"environments\.hard: environment 'code' is already used by environments\.easy with another"):
+        Stage(Recipe.model_validate({"environments": {"easy": code, "hard": other}}))

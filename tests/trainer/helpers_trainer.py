@@ -16,7 +16,7 @@ from flywheel.contracts import ProbeSample, StepReport, WeightUpdate
 from flywheel.errors import RunStopped
 from flywheel.trainer.arguments import grpo_config, loss_settings
 from flywheel.trainer.grpo import FlywheelGRPOTrainer
-from flywheel.trainer.policy import load_policy, load_tokenizer
+from flywheel.trainer.policy import load_policy, load_tokenizer, resolve_device
 from flywheel.types import Batch, Row
 
 SMALL = TinyConfig(
@@ -83,11 +83,11 @@ def tiny_recipe(steps: int = 2, **trainer: object) -> Recipe:
 
 def build(small_model: Path, tmp_path: Path, **trainer: Any) -> FlywheelGRPOTrainer:
     recipe = tiny_recipe(**trainer)
-    cpu = torch.device("cpu")
+    device = resolve_device(recipe.trainer.device)
     return FlywheelGRPOTrainer(
-        model=load_policy(PolicyConfig(), small_model, cpu, torch.float32),
+        model=load_policy(PolicyConfig(), small_model, device, torch.float32),
         tokenizer=load_tokenizer(PolicyConfig(), small_model),
-        args=grpo_config(recipe, tmp_path, cpu),
+        args=grpo_config(recipe, tmp_path, device),
         settings=loss_settings(recipe),
         next_batch=lambda step: Batch.create(step, ()),
         step_done=lambda step, metrics: True,

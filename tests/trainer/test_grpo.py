@@ -107,10 +107,10 @@ def test_kl_counts_on_grpo_rows_only(small_model: Path, tmp_path: Path) -> None:
     assert second["grpo_loss"] == pytest.approx(-1.0 + 0.1 * second["kl"], rel=1e-4)
 
 
-@pytest.mark.parametrize("size", [1, 3, 5])
-def test_micro_batches_add_up(small_model: Path, tmp_path: Path, size: int) -> None:
+@pytest.mark.parametrize("split", [{"micro_batch_size": 1}, {"micro_batch_size": 3}, {"micro_batch_size": 5}, {"micro_batch_tokens": 40}])
+def test_micro_batches_add_up(small_model: Path, tmp_path: Path, split: dict[str, int]) -> None:
     whole = gradients(prepared(build(small_model, tmp_path, micro_batch_size=64)), varied_batch(1))
-    parts = gradients(prepared(build(small_model, tmp_path, micro_batch_size=size)), varied_batch(1))
+    parts = gradients(prepared(build(small_model, tmp_path, **split)), varied_batch(1))
     assert whole.keys() == parts.keys()
     for name, gradient in whole.items():
         assert torch.allclose(parts[name], gradient, atol=1e-6), name
@@ -134,3 +134,35 @@ def test_nan_stops(small_model: Path, tmp_path: Path) -> None:
     trainer.model.lm_head.weight.data[8] = math.nan
     with pytest.raises(FlywheelError, match="not finite"):
         step(trainer, row("a", advantage=1.0))
+
+
+def test_each_token_is_scored_once_and_no_logits_are_kept(small_model: Path, tmp_path: Path) -> None:
+    """One forward a micro-batch, and nothing that is saved for the backward has a column for every word of the vocabulary."""
+    trainer = prepared(build(small_model, tmp_path, micro_batch_size=4))
+    num_forwards = 0
+    saved: list[tuple[int, ...]] = []
+
+    def count(*_: object) -> None:
+        nonlocal num_forwards
+        num_forwards += 1
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        saved.append(tuple(tensor.shape))
+        return tensor
+
+    trainer.model.model.register_forward_hook(count)
+    vocabulary = trainer.model.lm_head.weight.shape[0]
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        trainer.train_on(trainer.model_wrapped, varied_batch(1, size=12))
+    assert num_forwards == 3
+    assert saved
+    assert not [shape for shape in saved if shape and shape[-1] == vocabulary]
+
+
+@pytest.mark.gpu
+def test_peak_memory_is_measured(small_model: Path, tmp_path: Path) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("torch can use no GPU")
+    metrics = step(prepared(build(small_model, tmp_path, device="cuda")), row("a", advantage=1.0), row("b", advantage=-1.0))
+    assert metrics["peak_memory_gb"] > 0
+    assert metrics["peak_memory_mb_per_1k_tokens"] > 0

@@ -54,3 +54,13 @@ def test_an_error_of_the_service_reaches_the_trainer(tmp_path: Path) -> None:
         link.close()
     finally:
         server.close()
+
+
+def test_a_server_ends_though_its_trainer_has_just_left(tmp_path: Path) -> None:
+    """Whether its thread still answers, is about to listen again or has ended: nothing waits for it for ever."""
+    for turn in range(50):
+        address = LinkAddress(folder=tmp_path / str(turn))
+        server = serve_link(ScriptedLink(), address)
+        RemoteLink(address).close()
+        server.close()
+        assert not server._thread.is_alive()
