@@ -12,6 +12,7 @@ COMMANDS = {
     "verify": "judge task and answer lines from standard input",
     "view": "look into a run in a browser, or export it as one HTML file",
     "audit": "judge again what trained, and look for leaks and reward hacks",
+    "export": "write verified attempts as a set for supervised training or as preference pairs",
     "store": "ask a run's experience store in SQL",
 }
 

@@ -35,11 +35,12 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "judge tasks",
         "rollout verify",
         "hindsight router serving",
-        "trainer",
+        "trainer export",
         "recipe_names memory_plan prepare evaluation batches service",
-        "preflight",
+        "preflight distill",
         "supervisor",
-        "train eval export view audit write",
+        "pipeline",
+        "train eval view audit write",
         "cli",
     )
 )

@@ -133,6 +133,13 @@ class ChatFormat:
         reading = self._syntax.read(self._without_reasoning(text), tools)
         return Parsed(text=text, content=reading.content, tool_calls=reading.calls)
 
+    def beside_calls(self, text: str, tools: Sequence[Mapping[str, Any]] = ()) -> str:
+        """Return a completion's text without its calls, its reasoning included: a message's `content` beside its `tool_calls`."""
+        rest = self._without_reasoning(text)
+        reasoning = text[: len(text) - len(rest)]
+        opened = "<think>\n" if reasoning and self._opens_reasoning else ""
+        return opened + reasoning + self._syntax.read(rest, tools).content
+
     def _without_reasoning(self, text: str) -> str:
         if not self._opens_reasoning and not text.lstrip().startswith("<think>"):
             return text

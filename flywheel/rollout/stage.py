@@ -45,7 +45,7 @@ class Stage:
             name = getattr(cls, "name", section)
             if name in self._make:
                 continue
-            self._make[name] = _maker(cls, config)
+            self._make[name] = environment_maker(cls, config)
             self.verifiers[name] = _verifier(section, cls, config)
 
     @contextlib.asynccontextmanager
@@ -120,7 +120,8 @@ def _started(work: Callable[[], Any]) -> Future[Any]:
     return future
 
 
-def _maker(cls: Any, config: EnvironmentConfig) -> Callable[[], Any]:
+def environment_maker(cls: Any, config: EnvironmentConfig) -> Callable[[], Any]:
+    """Return what makes environments of a class, as a recipe's section of it says."""
     judged_here: Mapping[str, Any] = {"judge": False} if isinstance(cls, type) and issubclass(cls, ToolEnv) else {}
     return lambda: cls(**{**config.kwargs, **judged_here})
 
