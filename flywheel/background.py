@@ -15,10 +15,14 @@ _POLL_S = 0.2
 
 
 class BackgroundLoop:
-    """Runs coroutines for synchronous callers. `stop_requested` makes every waiting caller raise `RunStopped`."""
+    """Runs coroutines for synchronous callers. `stop_requested` makes every waiting caller raise `RunStopped`.
 
-    def __init__(self) -> None:
-        self.stop_requested = threading.Event()
+    Args:
+        stop_requested: One that several loops heed, one after another.
+    """
+
+    def __init__(self, stop_requested: threading.Event | None = None) -> None:
+        self.stop_requested = stop_requested or threading.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="flywheel-service", daemon=True)
         self._thread.start()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 
 class Section(BaseModel):
@@ -367,6 +367,51 @@ class MonitorConfig(Section):
     table_rows: int = Field(16, ge=0)
 
 
+class DistillConfig(Section):
+    """``[distill]``: what a policy's best attempts are collected from, and how they teach (flywheel/distill); for `StageConfig`."""
+
+    num_tasks: int = Field(256, ge=1, description="collect: different training tasks that are attempted.")
+    attempts: int = Field(8, ge=1, description="collect: attempts a task.")
+    keep: int = Field(2, ge=1, description="collect: most solved attempts kept a task: the shortest, then those least like the kept ones.")
+    sets: list[str] = Field(
+        ["sft-messages.parquet", "dpo-messages.parquet"],
+        description="collect: training sets written to the stage's folder sets/ (flywheel.export): {sft,dpo}-{messages,tokens}, and "
+        ".jsonl, .parquet or nothing for a Hugging Face data set.",
+    )
+    anchor_share: float = Field(
+        0.0, ge=0, lt=1, description="distill: share of the rows that are reference solutions, so that the collected ones don't take over."
+    )
+
+
+class StageConfig(Section):
+    """``[[stages]]``: one stage of a pipeline (flywheel/pipeline); every further key is a section that differs from the recipe's.
+
+    ``policy.model = "stage:NAME"`` starts from what an earlier stage made. A stage with a ``policy.model`` of its own has no cold start
+    unless it says ``cold_start.steps``; in a distill stage, these are the steps that it trains.
+    """
+
+    name: str = Field(pattern=r"[a-z0-9][a-z0-9_-]*$", description="Its folder in the run's.")
+    kind: Literal["train", "collect", "distill"] = Field(
+        description="train: GRPO. collect: attempts, of which the verified best are kept. distill: supervised training on what collect "
+        "stages kept, or on reference solutions alone."
+    )
+    sources: list[str] = Field(default_factory=list, description="distill: collect stages.")
+    only: list[str] = Field(default_factory=list, description="ENV or ENV/FAMILY: the environments and families of this stage; else all.")
+    changes: dict[str, Any] = Field(default_factory=dict, exclude=True, description="The further keys.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        own = {name: value for name, value in data.items() if name in cls.model_fields}
+        return {**own, "changes": {name: value for name, value in data.items() if name not in own}}
+
+    @model_serializer(mode="wrap")
+    def _spread(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {**dump(self), **self.changes}
+
+
 class Recipe(Section):
     """A whole recipe."""
 
@@ -385,6 +430,8 @@ class Recipe(Section):
     trainer: TrainerConfig = TrainerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     monitor: MonitorConfig = MonitorConfig()
+    distill: DistillConfig = DistillConfig()
+    stages: list[StageConfig] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from flywheel.rollout.stage import Stage
 from flywheel.tasks.source import TaskSource, environment_class
 from flywheel.trainer.cold_start import COLD_START_FORMAT, run_cold_start
 from flywheel.trainer.tiny import TINY_FORMAT, make_tiny
-from flywheel.types import content_id
+from flywheel.types import Row, content_id
 
 NUM_TOKENIZER_TEXTS = 512
 
@@ -79,20 +79,39 @@ class PolicyMaker:
         if (folder / "config.json").exists() and config.cache:
             self._progress.line(f"cold start: cached in {folder}")
             return str(folder)
-        chat = ChatFormat(load_tokenizer(base, **hub_options(policy)), policy.tool_format)
-        rows = [demonstration_row(d, chat) for d in self._played(config.num_demonstrations)]
+        self.train(base, self.demonstration_rows(base, config.num_demonstrations), folder)
+        return str(folder)
+
+    def demonstration_rows(self, base: str, count: int) -> list[Row]:
+        """Return `count` reference solutions as cross-entropy rows in the format of the model `base`."""
+        chat = ChatFormat(load_tokenizer(base, **hub_options(self._recipe.policy)), self._recipe.policy.tool_format)
+        return [demonstration_row(demonstration, chat) for demonstration in self._played(count)]
+
+    def train(self, base: str, rows: Sequence[Row], folder: Path) -> list[float]:
+        """Train the model `base` on rows by the recipe's ``[cold_start]`` section, write it to `folder`; return the losses.
+
+        Raises:
+            RunStopped: a stop was asked for; nothing is written.
+        """
+        losses: list[float] = []
+        show = self._cold_start_progress()
+
+        def progress(step: int, loss: float) -> None:
+            losses.append(loss)
+            show(step, loss)
+
         self._progress.stage("cold start")
         run_cold_start(
             base,
             rows,
-            config,
+            self._recipe.cold_start,
             self._recipe.run.seed,
             folder,
-            self._cold_start_progress(),
-            policy=policy,
+            progress,
+            policy=cold_started(self._recipe.policy),
             device=self._recipe.trainer.device,
         )
-        return str(folder)
+        return losses
 
     def _played(self, count: int) -> list[Demonstration]:
         """Return the first `count` demonstrations, playing those that were not played yet."""

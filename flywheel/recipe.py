@@ -50,6 +50,19 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     return recipe
 
 
+def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """Return a recipe with sections or keys changed, as a recipe that ``extends`` it would.
+
+    Raises:
+        ConfigError: everything that is wrong with the result.
+    """
+    data = _merge(recipe.model_dump(mode="json", exclude_none=True), changes)
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(*(_explain(e, data) for e in error.errors())) from None
+
+
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return a command line's own words, and its overrides: ``--key.path value`` or ``--key.path=value``, wherever they stand."""
     own: list[str] = []
@@ -121,7 +134,13 @@ def _value(text: str) -> Any:
 
 def _set(data: dict[str, Any], path: list[str], value: Any, problems: list[str]) -> None:
     for i, name in enumerate(path[:-1]):
-        data = data.setdefault(name, {})
+        found = data.setdefault(name, {})
+        if path[0] == "stages" and isinstance(found, list):  # stages are tables with names
+            found = {stage["name"]: stage for stage in found if isinstance(stage, dict) and "name" in stage}
+            if path[1] not in found:
+                problems.append(f"--{'.'.join(path)}: no stage {path[1]!r}: {closest(path[1], list(found))}")
+                return
+        data = found
         if not isinstance(data, dict):
             problems.append(f"--{'.'.join(path)}: {'.'.join(path[: i + 1])} is a value, not a section")
             return
@@ -148,13 +167,16 @@ def _keys_at(path: Sequence[Any]) -> list[str]:
 
 
 def _lines(section: Mapping[str, Any], path: tuple[str, ...]) -> list[str]:
-    plain = {k: v for k, v in section.items() if not isinstance(v, Mapping)}
+    tables = {k: v for k, v in section.items() if not path and isinstance(v, list)}  # the stages: no section stands in a list
+    plain = {k: v for k, v in section.items() if not isinstance(v, Mapping) and k not in tables}
     lines = ([f"\n[{'.'.join(map(_key, path))}]"] if path and (plain or not section) else []) + [
         f"{_key(k)} = {_literal(v)}" for k, v in plain.items()
     ]
     for key, value in section.items():
         if isinstance(value, Mapping):
             lines += _lines(value, (*path, key))
+    for key, rows in tables.items():
+        lines += [line for row in rows for line in (f"\n[[{key}]]", *(f"{_key(k)} = {_literal(v)}" for k, v in row.items()))]
     return lines
 
 

@@ -68,7 +68,15 @@ class RunFolder:
         """
         if asked is not None and (asked / "recipe.toml").exists():
             raise ConfigError(f"--run-dir {asked} holds a run already: add --resume to go on with it, or name another folder")
-        path = asked or next(p for p in _candidates(recipe) if not (p / "recipe.toml").exists())
+        return RunFolder.at(asked or next(p for p in _candidates(recipe) if not (p / "recipe.toml").exists()), recipe)
+
+    @staticmethod
+    def at(path: Path, recipe: Recipe) -> RunFolder:
+        """Make a run's folder, or return the one that is there.
+
+        Raises:
+            ConfigError: it can't be made.
+        """
         try:
             path.mkdir(parents=True, exist_ok=True)
             (path / "logs").mkdir(exist_ok=True)

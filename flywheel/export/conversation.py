@@ -14,8 +14,7 @@ from typing import Any
 from flywheel.config import Recipe
 from flywheel.errors import ConfigError
 from flywheel.inference.chat import ChatFormat, load_tokenizer
-from flywheel.rollout.stage import environment_maker
-from flywheel.tasks.source import environment_class
+from flywheel.rollout.stage import environment_classes, environment_maker
 from flywheel.tool_env import ToolEnv
 from flywheel.types import Experience, Task, Turn
 
@@ -33,10 +32,8 @@ class Conversations:
 
     def __init__(self, recipe: Recipe, chat: ChatFormat | None) -> None:
         self._chat = chat
-        self._make = {}
-        for section, config in recipe.environments.items():
-            cls = environment_class(section, config)
-            self._make[getattr(cls, "name", section)] = environment_maker(cls, config)
+        classes = zip(environment_classes(recipe).items(), recipe.environments.values(), strict=True)
+        self._make = {name: environment_maker(cls, config) for (name, cls), config in classes}
         self._made: dict[str, Any] = {}
 
     def tools(self, env: str) -> list[dict[str, Any]]:

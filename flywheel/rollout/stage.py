@@ -120,6 +120,12 @@ def _started(work: Callable[[], Any]) -> Future[Any]:
     return future
 
 
+def environment_classes(recipe: Recipe) -> dict[str, Any]:
+    """Return the classes of a recipe's environments, by environment name."""
+    classes = ((section, environment_class(section, config)) for section, config in recipe.environments.items())
+    return {getattr(cls, "name", section): cls for section, cls in classes}
+
+
 def environment_maker(cls: Any, config: EnvironmentConfig) -> Callable[[], Any]:
     """Return what makes environments of a class, as a recipe's section of it says."""
     judged_here: Mapping[str, Any] = {"judge": False} if isinstance(cls, type) and issubclass(cls, ToolEnv) else {}

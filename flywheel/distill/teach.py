@@ -1,0 +1,128 @@
+"""Supervised training of one model on what collect stages kept, on reference solutions, or on both."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import fmean
+
+from flywheel import sandbox
+from flywheel.background import BackgroundLoop
+from flywheel.distill.collect import ROUTE
+from flywheel.errors import FlywheelError
+from flywheel.export.conversation import Conversations, find_chat
+from flywheel.export.rows import has_tokens
+from flywheel.export.selection import Selection, read_experiences, select
+from flywheel.inference.chat import ChatFormat, load_tokenizer
+from flywheel.inference.model_files import context_length, hub_options
+from flywheel.monitor.progress import Progress
+from flywheel.prepare import PolicyMaker
+from flywheel.rollout.demonstrations import Demonstration, demonstration_row
+from flywheel.rollout.stage import Stage
+from flywheel.router import grpo_row
+from flywheel.run_folder import RunFolder
+from flywheel.store.reader import Reader
+from flywheel.tasks.source import TaskSource
+from flywheel.types import Experience, Row
+
+_LAST = 10  # steps whose mean is the loss that is told
+
+
+def teach(folder: RunFolder, background: BackgroundLoop, sources: Sequence[Path]) -> dict[str, float]:
+    """Train ``policy.model`` by the recipe's ``[cold_start]`` section, write it to ``model`` in the folder; return figures.
+
+    Args:
+        folder: The stage's.
+        background: Where demonstrations are played; it is closed.
+        sources: Folders of collect stages. Without any, the rows are ``cold_start.num_demonstrations`` reference solutions.
+
+    Raises:
+        RunStopped: a stop was asked for; nothing is written.
+        FlywheelError: there is nothing to learn from, or what went wrong.
+    """
+    recipe = folder.recipe
+    with ExitStack() as stack:
+        stack.callback(lambda: background.close(_nothing()))
+        progress = stack.enter_context(Progress(recipe.run.name, 1))
+        sandbox.configure(recipe.sandbox)
+        stack.callback(sandbox.close_shared)
+        stage = Stage(recipe)
+        stack.callback(stage.close)
+        maker = PolicyMaker(recipe, TaskSource(recipe), stage, background, progress)
+        base = maker.base_policy()
+        collected: list[Row] = []
+        num_left_out = 0
+        if sources:
+            progress.stage("reading attempts")
+            chat = ChatFormat(load_tokenizer(base, **hub_options(recipe.policy)), recipe.policy.tool_format)
+            longest = context_length(base, recipe.policy)
+            rows = [row for source in sources for row in collected_rows(source, chat)]
+            collected = [row for row in rows if row is not None and len(row.prompt_ids) + len(row.completion_ids) <= longest]
+            num_left_out = len(rows) - len(collected)
+            if not collected:
+                raise FlywheelError(f"none of {len(rows)} collected attempts can be written in the format and context of {base}")
+        share = recipe.distill.anchor_share
+        num_anchors = round(len(collected) * share / (1 - share)) if sources else recipe.cold_start.num_demonstrations
+        anchors = maker.demonstration_rows(base, num_anchors) if num_anchors else []
+        losses = maker.train(base, [*collected, *anchors], folder.path / "model")
+    return {
+        "rows": len(collected),
+        "anchors": len(anchors),
+        "left_out": num_left_out,
+        "steps": len(losses),
+        "first_loss": fmean(losses[:_LAST]),
+        "last_loss": fmean(losses[-_LAST:]),
+    }
+
+
+def collected_rows(source: Path, chat: ChatFormat) -> Iterator[Row | None]:
+    """Yield what a collect stage kept as cross-entropy rows, None for what the student can't say.
+
+    A teacher of the same tokenizer teaches by its own tokens. The calls of another one are written anew in the student's format; what
+    it said beside them is its own manner and stays behind.
+    """
+    recipe = RunFolder.opened(source).recipe
+    taught = find_chat(source, recipe)
+    by_token = taught is not None and _speaks_as(taught, chat)
+    conversations = Conversations(recipe, None)
+    try:
+        with Reader.open(source) as reader:
+            kept = select(reader, Selection(routes=(ROUTE,), duplicates=True)).found
+            for _, experience in read_experiences(reader, kept):
+                if by_token and has_tokens(experience):
+                    yield dataclasses.replace(grpo_row(experience, 0.0), kind="ce", behavior_logprobs=None)
+                else:
+                    yield _rewritten(experience, conversations, chat)
+    finally:
+        conversations.close()
+
+
+def _speaks_as(teacher: ChatFormat, student: ChatFormat) -> bool:
+    return (
+        teacher.tool_format == student.tool_format
+        and teacher.tokenizer.chat_template == student.tokenizer.chat_template
+        and teacher.tokenizer.get_vocab() == student.tokenizer.get_vocab()
+    )
+
+
+def _rewritten(experience: Experience, conversations: Conversations, chat: ChatFormat) -> Row | None:
+    """Return an attempt of one call a turn in another format; None for any other."""
+    turns = []
+    for turn in experience.trajectory.turns:
+        if len(turn.tool_calls) != 1:
+            return None
+        (call,) = turn.tool_calls
+        turns.append(dataclasses.replace(turn, text=json.dumps({"name": call.name, "arguments": dict(call.arguments)})))
+    task = dataclasses.replace(experience.task, prompt=conversations.prompt(experience.task))
+    told = dataclasses.replace(experience, task=task, trajectory=dataclasses.replace(experience.trajectory, turns=tuple(turns)))
+    try:
+        return demonstration_row(Demonstration(experience=told, tools=conversations.tools(task.env)), chat)
+    except ValueError:  # the student's syntax can't say it
+        return None
+
+
+async def _nothing() -> None:
+    """`BackgroundLoop.close` has something to run at the end; there is nothing here."""
