@@ -1,4 +1,5 @@
-"""``python -m flywheel.train RECIPE [--section.key value …]``: checks everything up front, then runs `flywheel.supervisor`.
+"""``python -m flywheel.train RECIPE [--section.key value …]``: checks everything up front, then runs `flywheel.supervisor`, or, where
+the recipe has stages, `flywheel.pipeline`.
 
 Ctrl-C or SIGTERM ends the current step, writes a checkpoint and leaves; ``--resume`` goes on from there. A second signal leaves
 at once.
@@ -10,8 +11,10 @@ import argparse
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -19,6 +22,8 @@ from flywheel import preflight, registry
 from flywheel.background import BackgroundLoop
 from flywheel.errors import ConfigError, FlywheelError, RunStopped
 from flywheel.memory_plan import memory_report
+from flywheel.pipeline.marker import finished_stages
+from flywheel.pipeline.plan import check_stages, plan_stages
 from flywheel.recipe import load_recipe, shipped_recipes, split_overrides, to_toml
 from flywheel.run_folder import RunFolder, writing
 
@@ -47,12 +52,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         recipe = load_recipe(args.recipe, overrides)
         old = RunFolder.resumed(recipe, args.run_dir, overrides) if args.resume else None
         recipe = old.recipe if old else recipe
-        gpus_elsewhere = args.dry_run and recipe.placement.gpu_memory_gb is not None
-        if problems := preflight.check(recipe, args.run_dir, gpus_elsewhere=gpus_elsewhere):
+        plans = plan_stages(recipe)
+        root = old.path if old else args.run_dir or recipe.run.dir / recipe.run.name
+        elsewhere = args.dry_run and recipe.placement.gpu_memory_gb is not None
+        check = partial(preflight.check, run_dir=root, gpus_elsewhere=elsewhere)
+        if problems := check_stages(plans, check) if plans else check(recipe):
             raise ConfigError(*problems)
+        finished = finished_stages(plans, old.path) if old else {}
         if args.dry_run:
-            lines, misfits = memory_report(recipe, gpus_elsewhere=gpus_elsewhere)
-            print(to_toml(recipe), *(f"# {line}" for line in lines), sep="\n")
+            for number, plan in enumerate(plans, start=1):
+                print(f"# stage {number} {plan}{' (finished)' if plan.name in finished else ''}")
+            lines, misfits = memory_report(plans[0].checkable if plans else recipe, gpus_elsewhere=elsewhere)
+            print(to_toml(recipe), *(f"# {line}" for line in lines), sep="
+")
             if misfits:
                 raise ConfigError(*misfits)
             return 0
@@ -79,14 +91,18 @@ def print_names() -> None:
 def _guarded(folder: RunFolder) -> int:
     """Run, and turn the ways that a run can end into exit statuses."""
     # Imported only now: torch takes seconds, and a bad recipe should be told at once.
+    from flywheel.pipeline.run import Pipeline
     from flywheel.supervisor import Run
 
     again = f"python -m flywheel.train {folder.path / 'recipe.toml'} --run-dir {folder.path} --resume"
-    background = BackgroundLoop()
-    with _signals(background) as received:
+    stop_requested = threading.Event()
+    with _signals(stop_requested) as received:
         try:
             with writing(folder.path):
-                Run(folder, background).run()
+                if folder.recipe.stages:
+                    Pipeline(folder, stop_requested).run()
+                else:
+                    Run(folder, BackgroundLoop(stop_requested)).run()
         except RunStopped:
             print(f"stopped; go on with: {again}", file=sys.stderr)
             return 128 + (received[0] if received else signal.SIGINT)
@@ -97,13 +113,13 @@ def _guarded(folder: RunFolder) -> int:
 
 
 @contextmanager
-def _signals(background: BackgroundLoop) -> Iterator[list[int]]:
+def _signals(stop_requested: threading.Event) -> Iterator[list[int]]:
     """Let the first SIGINT or SIGTERM ask for a stop and the second one end the process."""
     received: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        background.stop_requested.set()
+        stop_requested.set()
         if len(received) > 1:
             os._exit(128 + number)
         os.write(2, b"\nstopping: a checkpoint is written first; the same signal again leaves at once\n")

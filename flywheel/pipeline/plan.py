@@ -49,6 +49,18 @@ class StagePlan:
     root_model: str
     digest: str
 
+    def __str__(self) -> str:
+        begins = self.start or self.recipe.policy.model
+        if self.kind == "train":
+            told = f"{self.recipe.run.steps} steps of GRPO"
+        elif self.kind == "collect":
+            distill = self.recipe.distill
+            told = f"{distill.attempts} attempts at each of {distill.num_tasks} tasks, {distill.keep} kept at most"
+        else:
+            learnt = f"what {', '.join(self.sources)} kept" if self.sources else f"{self.recipe.cold_start.num_demonstrations} references"
+            told = f"{self.recipe.cold_start.steps} supervised steps on {learnt}"
+        return f"{self.name} ({self.kind}): from {begins}, {told}"
+
 
 def plan_stages(recipe: Recipe) -> list[StagePlan]:
     """Return a pipeline's stages, in order.

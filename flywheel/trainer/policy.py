@@ -5,6 +5,7 @@ A folder written here is an ordinary Hugging Face folder, complete at the moment
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import tempfile
@@ -154,6 +155,21 @@ def save_adapter(model: PeftModel, out_dir: Path, *, state: dict[str, torch.Tens
     with _replacing(out_dir) as temporary:
         model.save_pretrained(temporary, state_dict=state, selected_adapters=["default"])
     return out_dir
+
+
+def fold_adapter(adapter: Path, out_dir: Path) -> Path:
+    """Write the model that a LoRA adapter's folder names, the adapter folded in, as a folder of its own; return it."""
+    name = json.loads((adapter / "adapter_config.json").read_text("utf-8"))["base_model_name_or_path"]
+    with quiet_progress():
+        base = AutoModelForCausalLM.from_pretrained(name, dtype="auto")
+    return save_weights(PeftModel.from_pretrained(base, str(adapter)), AutoTokenizer.from_pretrained(name), out_dir)
+
+
+def release_memory() -> None:
+    """Give back what a model that nobody uses any more holds, on the GPU, too."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _revision(policy: PolicyConfig, path: Path | str) -> str | None:

@@ -1,0 +1,75 @@
+"""Which stages of a pipeline are finished: a note in each one's folder, written last, that holds the digest of its recipe."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from flywheel.errors import ConfigError
+from flywheel.pipeline.plan import StagePlan
+from flywheel.run_folder import writing
+
+MARKER = "STAGE.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageNote:
+    """What a finished stage is: `model` is the model that it made, by its path inside the stage's folder."""
+
+    name: str
+    kind: str
+    digest: str
+    elapsed_s: float
+    model: str | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+def read_note(folder: Path) -> StageNote | None:
+    """Return a stage's note; None where there is none that can be read, so the stage is not finished."""
+    try:
+        return StageNote(**json.loads((folder / MARKER).read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def write_note(folder: Path, note: StageNote) -> None:
+    """Say that a stage is finished; it is on the disk when this returns.
+
+    Raises:
+        StoreError: the disk is full or read-only.
+    """
+    scratch = folder / f".{MARKER}"
+    with writing(folder), scratch.open("w", encoding="utf-8") as file:
+        json.dump(asdict(note), file, indent=2)
+        file.flush()
+        os.fsync(file.fileno())
+        scratch.replace(folder / MARKER)
+
+
+def finished_stages(plans: Sequence[StagePlan], root: Path) -> dict[str, StageNote]:
+    """Return the notes of the stages that are finished.
+
+    Raises:
+        ConfigError: a stage was finished by another recipe, or what it made is gone; a message each.
+    """
+    notes: dict[str, StageNote] = {}
+    problems = []
+    for plan in plans:
+        folder = root / plan.name
+        note = read_note(folder)
+        if note is None:
+            continue
+        if note.digest != plan.digest:
+            problems.append(
+                f"stages.{plan.name}: {folder} is finished, by another recipe than this one (its own, or that of a stage before it); "
+                "remove the folder to do it again, or name another --run-dir"
+            )
+        elif note.model is not None and not (folder / note.model / "config.json").is_file():
+            problems.append(f"stages.{plan.name}: {folder / note.model}, which it made, is gone; remove {folder} to make it again")
+        notes[plan.name] = note
+    if problems:
+        raise ConfigError(*problems)
+    return notes
