@@ -9,6 +9,8 @@ import pytest
 
 from flywheel.config import Recipe
 from flywheel.monitor.jsonl import read_metrics
+from flywheel.pipeline.marker import read_note
+from flywheel.pipeline.plan import plan_stages
 from flywheel.recipe import load_recipe, shipped_recipes, to_toml
 from flywheel.recipe_names import check_names
 from flywheel.tasks.source import TaskSource
@@ -18,6 +20,7 @@ from tests.shrunk_qwen3 import TIED, save_problem_sets, save_shrunk
 
 RECIPES = sorted(shipped_recipes())
 QUICK = {"quickstart", "qwen3_0.6b_code"}
+STAGED = [name for name in RECIPES if load_recipe(name).stages]  # tests/pipeline runs a small one of these
 # A recipe for GPUs runs here as one for a CPU does: its model, its engine's place and its processes are the machine's affair.
 HERE: dict[str, object] = {
     **SMALL,
@@ -90,7 +93,9 @@ def test_its_held_out_tasks_suffice_and_never_train(name: str, tmp_path: Path) -
     assert not held & {key(task) for task in first_steps}
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in RECIPES])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in RECIPES if name not in STAGED]
+)
 def test_it_takes_two_steps(name: str, tmp_path: Path) -> None:
     model = load_recipe(name).policy.model
     own = {**QWEN, "policy.model": str(save_shrunk(model, tmp_path / "model"))} if model in TIED else {}
@@ -129,6 +134,19 @@ def test_it_takes_two_steps_on_a_gpu(name: str, tmp_path: Path) -> None:
 def given(name: str, folder: Path) -> dict[str, object]:
     """Return the overrides that give a recipe the files that it would have from a hub."""
     return save_problem_sets(folder) if name == "humaneval_mbpp_code" else {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STAGED)
+def test_its_stages_go_from_the_first_to_the_last(name: str, tmp_path: Path) -> None:
+    plans = plan_stages(load_recipe(name))
+    small = {"distill.num_tasks": 4, "distill.attempts": 8, "run.dir": str(tmp_path), "run.cache_dir": str(tmp_path / "cache")}
+    steps = {f"stages.{plan.name}.cold_start.steps": 8 for plan in plans if plan.kind == "distill" and plan.sources}
+    taught = {"cold_start.steps": 500, "cold_start.num_demonstrations": 512, "cold_start.learning_rate": 5e-3}
+    room = {"rollout.max_tokens_per_turn": 144, "rollout.max_tokens_per_episode": 288}
+    succeeded("train", name, *overrides(HERE, small, steps, taught, room), cwd=tmp_path)
+    notes = [read_note(tmp_path / name / plan.name) for plan in plans]
+    assert all(note is not None for note in notes)
 
 
 def environments(recipe: Recipe) -> set[str]:

@@ -28,8 +28,6 @@ from flywheel.store.reader import Reader
 from flywheel.tasks.source import TaskSource
 from flywheel.types import Experience, Row
 
-_LAST = 10  # steps whose mean is the loss that is told
-
 
 def teach(folder: RunFolder, background: BackgroundLoop, sources: Sequence[Path]) -> dict[str, float]:
     """Train ``policy.model`` by the recipe's ``[cold_start]`` section, write it to ``model`` in the folder; return figures.
@@ -68,13 +66,14 @@ def teach(folder: RunFolder, background: BackgroundLoop, sources: Sequence[Path]
         num_anchors = round(len(collected) * share / (1 - share)) if sources else recipe.cold_start.num_demonstrations
         anchors = maker.demonstration_rows(base, num_anchors) if num_anchors else []
         losses = maker.train(base, [*collected, *anchors], folder.path / "model")
+    some = max(1, len(losses) // 10)  # the mean of a tenth of the steps is less noisy than one step
     return {
         "rows": len(collected),
         "anchors": len(anchors),
         "left_out": num_left_out,
         "steps": len(losses),
-        "first_loss": fmean(losses[:_LAST]),
-        "last_loss": fmean(losses[-_LAST:]),
+        "first_loss": fmean(losses[:some]),
+        "last_loss": fmean(losses[-some:]),
     }
 
 

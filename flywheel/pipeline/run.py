@@ -25,6 +25,7 @@ from flywheel.trainer.checkpoints import latest_checkpoint
 from flywheel.trainer.policy import fold_adapter, release_memory
 
 _WIDTH = 110
+_LEARNT = {"rows": "attempts", "anchors": "references"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,5 +168,5 @@ def told(note: StageNote) -> str:
             f"{figures['attempts']:.0f} attempts at {figures['tasks']:.0f} tasks, {100 * figures['solved']:.0f} % solved, "
             f"{figures['kept']:.0f} kept"
         )
-    collected = f"{figures['rows']:.0f} attempts and " if figures["rows"] else ""
-    return f"{collected}{figures['anchors']:.0f} references, loss {figures['first_loss']:.3f} → {figures['last_loss']:.3f}"
+    learnt = " and ".join(f"{figures[name]:.0f} {what}" for name, what in _LEARNT.items() if figures[name])
+    return f"{learnt}, loss {figures['first_loss']:.3f} → {figures['last_loss']:.3f}"

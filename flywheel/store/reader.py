@@ -80,7 +80,8 @@ class Reader:
         """
         path = folder / JOURNAL_FILE
         if not path.is_file():
-            raise StoreError(f"{path}: no journal; is {folder} a run folder?")
+            runs = ", ".join(sorted(inner.parent.name for inner in folder.glob(f"*/{JOURNAL_FILE}")))
+            raise StoreError(f"{path}: no journal; is {folder} a run folder?" + (f" It holds those of {runs}; name one." if runs else ""))
         address = path.resolve().as_uri()
         try:
             db = sqlite3.connect(f"{address}?mode=ro", uri=True, check_same_thread=False, isolation_level=None)

@@ -1,0 +1,131 @@
+"""A whole pipeline in small: made, killed in the middle of a specialist, gone on with, and looked into."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import datasets
+from safetensors.torch import load_file
+
+from flywheel.export.selection import Selection, select
+from flywheel.pipeline.marker import MARKER, read_note
+from flywheel.store.reader import Reader
+from tests.command_line import PICK, command, environment, overrides, records, succeeded, wait_for_step
+
+RECIPE = """# Two specialists and a generalist.
+[run]
+name = "school"
+steps = 2
+
+[environments.pick]
+use = "tests.pick_env:Pick"
+
+[environments.guess]
+use = "tests.pipeline.school:Guess"
+
+[distill]
+num_tasks = 12
+attempts = 8
+keep = 2
+anchor_share = 0.5
+sets = ["sft-messages.parquet", "sft-tokens", "dpo-messages.jsonl"]
+
+[[stages]]
+name = "cold"
+kind = "distill"
+
+[[stages]]
+name = "picker"
+kind = "train"
+only = ["pick"]
+policy.model = "stage:cold"
+
+[[stages]]
+name = "guesser"
+kind = "train"
+only = ["guess"]
+policy.model = "stage:cold"
+
+[[stages]]
+name = "picks"
+kind = "collect"
+only = ["pick"]
+policy.model = "stage:picker"
+
+[[stages]]
+name = "guesses"
+kind = "collect"
+only = ["guess"]
+policy.model = "stage:guesser"
+
+[[stages]]
+name = "student"
+kind = "distill"
+sources = ["picks", "guesses"]
+policy.model = "stage:cold"
+cold_start.steps = 8
+
+[[stages]]
+name = "generalist"
+kind = "train"
+policy.model = "stage:student"
+"""
+STAGES = ["cold", "picker", "guesser", "picks", "guesses", "student", "generalist"]
+
+
+def test_a_pipeline_is_killed_and_goes_on_to_its_end(tmp_path: Path) -> None:
+    (tmp_path / "school.toml").write_text(RECIPE, "utf-8")
+    quick = {name: value for name, value in PICK.items() if name != "run.steps"}
+    words = ["school.toml", *overrides(quick, {"run.cache_dir": str(tmp_path / "cache")})]
+    root = tmp_path / "runs" / "school"
+
+    # The first specialist's last evaluation waits for good, so the kill comes in its middle.
+    held = environment(PICK_HOLD=str(root / "picker"), PICK_HOLD_AFTER="2")
+    process = subprocess.Popen(command("train", *words), cwd=tmp_path, env=held, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_for_step(process, root / "picker", 2)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    assert [name for name in STAGES if read_note(root / name)] == ["cold"]
+    made = (root / "cold" / "model" / "model.safetensors").stat().st_mtime_ns
+
+    said = succeeded("train", *words, "--resume", cwd=tmp_path).stdout
+    assert "stage 1/7 cold (distill): finished before" in said
+    assert "the last model: " in said
+    assert (root / "cold" / "model" / "model.safetensors").stat().st_mtime_ns == made
+    notes = {name: note for name in STAGES if (note := read_note(root / name))}
+    assert list(notes) == STAGES
+    assert [report["step"] for report in records(root / "picker", "step")] == [1, 2]  # neither was trained again
+
+    # Every kept attempt is solved, no task has more than two, and no answer comes twice for one task.
+    kept = 0
+    for name in ("picks", "guesses"):
+        with Reader.open(root / name) as store:
+            found = select(store, Selection(routes=("distill",), duplicates=True)).found
+            chosen = [store.experience(one.experience_id) for one in found]
+            assert len(store.query("SELECT id FROM experiences")) == 96
+        assert {e.verdict.outcome for e in chosen} == {"solved"}
+        assert max(Counter(e.task.id for e in chosen).values()) <= 2
+        assert len({(e.task.id, e.trajectory.answer) for e in chosen}) == len(chosen) == notes[name].figures["kept"]
+        assert {turn.policy_version for e in chosen for turn in e.trajectory.turns} == {"initial"}
+        kept += len(chosen)
+    rows = datasets.load_from_disk(str(root / "picks" / "sets" / "sft-tokens"))
+    assert len(rows) == notes["picks"].figures["kept"]
+    assert set(rows["run"]) == {"picks"}
+
+    figures = notes["student"].figures
+    assert (figures["rows"], figures["anchors"], figures["steps"]) == (kept, kept, 8)
+    cold, student = (load_file(root / name / "model" / "model.safetensors") for name in ("cold", "student"))
+    assert not (cold["lm_head.weight"] == student["lm_head.weight"]).all()
+    assert set(notes["generalist"].figures) == {f"{env} {when}" for env in ("pick", "guess") for when in ("before", "after")}
+    assert notes["generalist"].model == "checkpoints/step-2"
+
+    again = succeeded("train", *words, "--resume", cwd=tmp_path).stdout
+    assert again.count("finished before") == 7
+    assert json.loads((root / "generalist" / MARKER).read_text())["elapsed_s"] == notes["generalist"].elapsed_s
