@@ -65,6 +65,8 @@ class RowMaker:
         for found, experience in attempts:
             if not any(turn.text or turn.completion_ids for turn in experience.trajectory.turns):
                 self.skipped["says nothing"] += 1
+            elif form == "messages" and _goes_on_with_a_failure(experience):
+                self.skipped["begins with a failure, which a conversation can't keep from training (--form tokens can)"] += 1
             elif form == "messages":
                 writer = self._writer()
                 messages = writer.asked(experience.task) + writer.said(experience)
@@ -150,6 +152,11 @@ def paired(solved: Sequence[_Read], failed: Sequence[_Read]) -> Iterator[tuple[_
         for at, one in enumerate(longer):
             other = shorter[(at + shift) % len(shorter)]
             yield (one, other) if longer is solved else (other, one)
+
+
+def _goes_on_with_a_failure(experience: Experience) -> bool:
+    """Whether an attempt's first turns are the failed ones that it mends; a repair that was asked for is a task of its own."""
+    return experience.origin == "repair" and experience.task.operator != "repair"
 
 
 def _attacked(experience: Experience) -> bool:

@@ -76,7 +76,9 @@ def select(reader: Reader, selection: Selection) -> Selected:
     rows = reader.query(asked, values)
     if selection.routes:
         # Routes are looked up one by one: their bodies may lie in shards.
-        routed = {route["experience_id"] for route in reader.select("route") if route["destination"] in selection.routes}
+        wanted = set(selection.routes)
+        routes = reader.select("route")
+        routed = {route["experience_id"] for route in routes if wanted & {route["destination"], *route.get("also", ())}}
         rows = [row for row in rows if row[0] in routed]
     return Selected(found=[Found(*row[:4]) for row in rows if not row[4]], num_dropped=sum(row[4] for row in rows))
 

@@ -254,6 +254,20 @@ def test_a_conversation_is_what_was_seen_and_said(told: Path) -> None:
     assert exported(told) == []  # a reference that nobody tokenised has no token row
 
 
+def test_a_repair_that_begins_with_its_failure_is_no_conversation_to_imitate(told: Path) -> None:
+    journal = Journal(told)
+    whole = attempt(1, 1)
+    asked = Task.create(env="pick", family="pick", prompt="Mend it.", payload={}, operator="repair")
+    turns = (turn("call", (ToolCall(name="submit", arguments={"letter": "c"}),), "picked"),)
+    for task in (pick_task(), asked):
+        trajectory = Trajectory(task_id=task.id, turns=turns, stop_reason="terminated", answer="c")
+        made = replace(whole, id=f"repair of {task.id}", task=task, trajectory=trajectory, origin="repair")
+        journal.append_experiences([made], step=2)
+    journal.close()
+    (row,) = exported(told, Selection(origins=("repair",)), form="messages")
+    assert row["messages"][0]["content"] == "Mend it."
+
+
 def test_the_command_says_what_it_did_and_what_it_can_not_do(told: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = told.parent / "set.parquet"
     assert main([str(told), str(out)]) == 0
