@@ -19,6 +19,7 @@ from flywheel.pipeline.plan import Kind, check_stages, plan_stages
 from flywheel.pipeline.run import Pipeline, StageResult
 from flywheel.recipe import load_recipe, to_toml
 from flywheel.run_folder import RunFolder
+from flywheel.train import main as train
 
 RECIPE = """# Two experts and a student.
 [run]
@@ -183,6 +184,31 @@ def test_what_the_machine_lacks_is_said_of_the_stages_that_need_it(tmp_path: Pat
     (tmp_path / "begun" / "recipe.toml").write_text("")
     (problem,) = check_stages(plan_stages(load(tmp_path, "--policy.model", str(tmp_path / "begun"))), tmp_path / "run")
     assert "is a run without a complete checkpoint" in problem
+
+
+def test_a_dry_run_says_what_the_stages_are_and_starts_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = load(tmp_path)
+    words = [str(tmp_path / "school.toml"), "--run-dir", str(tmp_path / "run"), "--dry-run"]
+    assert train([*words, "--monitor.wandb", "disabled"]) == 0
+    said = capsys.readouterr().out
+    assert said.splitlines()[:5] == [
+        "# stage 1 cold (distill): from tiny, 30 supervised steps on 4096 references",
+        "# stage 2 lists (train): from cold, 2 steps of GRPO",
+        "# stage 3 take (collect): from lists, 8 attempts at each of 256 tasks, 2 kept at most",
+        "# stage 4 student (distill): from cold, 5 supervised steps on what take kept",
+        "# stage 5 final (train): from student, 4 steps of GRPO",
+    ]
+    assert load(tmp_path, text=said) == load(tmp_path, "--monitor.wandb", "disabled")
+    assert not (tmp_path / "run").exists()
+    folder = RunFolder.at(tmp_path / "run", recipe)
+    folder.save_recipe()
+    perform(folder, Script())
+    assert train([*words, "--resume"]) == 0
+    assert capsys.readouterr().out.splitlines()[4].endswith("4 steps of GRPO (finished)")
+    assert train([*words, "--resume", "--stages.final.run.steps", "9"]) == 2
+    assert "stages.final: " in capsys.readouterr().err
+    assert train([*words, "--stages.final.policy.model", "stage:nobody"]) == 2
+    assert "no earlier stage of that name makes a model" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------- one after another, and on from where it was
