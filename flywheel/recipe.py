@@ -140,6 +140,9 @@ def _set(data: dict[str, Any], path: list[str], value: Any, problems: list[str])
             if path[1] not in found:
                 problems.append(f"--{'.'.join(path)}: no stage {path[1]!r}: {closest(path[1], list(found))}")
                 return
+            if len(path) == 2:
+                problems.append(f"--{'.'.join(path)}: a stage is not a value; expected --stages.NAME.section.key")
+                return
         data = found
         if not isinstance(data, dict):
             problems.append(f"--{'.'.join(path)}: {'.'.join(path[: i + 1])} is a value, not a section")

@@ -166,7 +166,7 @@ def _only(recipe: Recipe, wanted: Sequence[str]) -> Recipe:
             problems.append(f"only: the recipe has no family {family!r} of {env!r}: {closest(family, list(config.families))}")
             continue
         chosen = environments[env].families if env in environments else {}
-        of_family = config.families.get(family) or FamilyConfig()  # type: ignore[call-arg]
+        of_family = config.families.get(family) or FamilyConfig()
         environments[env] = config.model_copy(update={"families": {**chosen, family: of_family}})
     if problems:
         raise ConfigError(*problems)

@@ -143,7 +143,9 @@ def whole_model(run: Path, out: Path) -> Path:
     checkpoint = latest_checkpoint(run)
     if checkpoint is None:
         raise ConfigError(f"{run}: the run has no complete checkpoint")
-    return fold_adapter(checkpoint, out) if (checkpoint / "adapter_config.json").exists() else checkpoint
+    if not (checkpoint / "adapter_config.json").exists():
+        return checkpoint
+    return fold_adapter(RunFolder.opened(run).recipe.policy, checkpoint, out)
 
 
 def table_of(notes: Sequence[StageNote]) -> Table:

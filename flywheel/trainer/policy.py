@@ -157,12 +157,14 @@ def save_adapter(model: PeftModel, out_dir: Path, *, state: dict[str, torch.Tens
     return out_dir
 
 
-def fold_adapter(adapter: Path, out_dir: Path) -> Path:
+def fold_adapter(policy: PolicyConfig, adapter: Path, out_dir: Path) -> Path:
     """Write the model that a LoRA adapter's folder names, the adapter folded in, as a folder of its own; return it."""
     name = json.loads((adapter / "adapter_config.json").read_text("utf-8"))["base_model_name_or_path"]
     with quiet_progress():
-        base = AutoModelForCausalLM.from_pretrained(name, dtype="auto")
-    return save_weights(PeftModel.from_pretrained(base, str(adapter)), AutoTokenizer.from_pretrained(name), out_dir)
+        base = AutoModelForCausalLM.from_pretrained(
+            name, revision=_revision(policy, name), trust_remote_code=policy.trust_remote_code, dtype="auto"
+        )
+    return save_weights(PeftModel.from_pretrained(base, str(adapter)), load_tokenizer(policy, name), out_dir)
 
 
 def release_memory() -> None:

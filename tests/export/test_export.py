@@ -254,7 +254,7 @@ def test_a_conversation_is_what_was_seen_and_said(told: Path) -> None:
     assert exported(told) == []  # a reference that nobody tokenised has no token row
 
 
-def test_a_repair_that_begins_with_its_failure_is_no_conversation_to_imitate(told: Path) -> None:
+def test_a_repair_that_begins_with_its_failure_is_left_out(told: Path) -> None:
     journal = Journal(told)
     whole = attempt(1, 1)
     asked = Task.create(env="pick", family="pick", prompt="Mend it.", payload={}, operator="repair")

@@ -143,6 +143,8 @@ def test_a_recipe_with_stages_is_written_and_read_back_and_overridden_by_stage(t
     assert again.stages[1].changes["run"] == {"steps": 3, "checkpoint_every": 1}
     with pytest.raises(ConfigError, match="no stage 'list': did you mean 'lists'"):
         load(tmp_path, "--stages.list.run.steps", "3")
+    with pytest.raises(ConfigError, match="a stage is not a value"):
+        load(tmp_path, "--stages.lists", "3")
 
 
 def test_every_mistake_is_said_at_once_with_its_stage(tmp_path: Path) -> None:

@@ -10,7 +10,16 @@ from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from flywheel.config import PolicyConfig
 from flywheel.errors import ConfigError
-from flywheel.trainer.policy import load_policy, load_tokenizer, resolve_device, save_adapter, save_weights, serving_dtype, training_dtype
+from flywheel.trainer.policy import (
+    fold_adapter,
+    load_policy,
+    load_tokenizer,
+    resolve_device,
+    save_adapter,
+    save_weights,
+    serving_dtype,
+    training_dtype,
+)
 
 CPU = torch.device("cpu")
 IDS = torch.tensor([[5, 6, 7, 8, 9]])
@@ -46,6 +55,8 @@ def test_an_adapter_is_folded_in_without_touching_the_policy(small_model: Path, 
         assert not torch.allclose(served(IDS).logits, model(IDS).logits, atol=1e-2)
     save_adapter(model, tmp_path / "adapter")
     assert all(name.endswith(("lora_A.weight", "lora_B.weight")) for name in load_file(tmp_path / "adapter" / "adapter_model.safetensors"))
+    fold_adapter(policy, tmp_path / "adapter", tmp_path / "whole")
+    assert torch.allclose(AutoModelForCausalLM.from_pretrained(tmp_path / "whole")(IDS).logits, model(IDS).logits, atol=1e-5)
 
 
 def test_weights_are_replaced_whole_and_in_the_served_dtype(small_model: Path, tmp_path: Path) -> None:
