@@ -1,4 +1,8 @@
-"""Which stages of a pipeline are finished: a note in each one's folder, written last, that holds the digest of its recipe."""
+"""Which stages of a pipeline are finished: a note in each one's folder, written last, that holds the digest of its recipe.
+
+What a stage builds on is noted when it begins. A stage that is half done may go on with another recipe of its own (fewer rows at once,
+say), but not on another model.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from flywheel.errors import ConfigError
 from flywheel.pipeline.plan import StagePlan
 from flywheel.run_folder import writing
 
-MARKER = "STAGE.json"
+MARKER, BEGUN = "STAGE.json", "BEGUN"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,25 +39,25 @@ def read_note(folder: Path) -> StageNote | None:
         return None
 
 
+def begin(folder: Path, inputs: str) -> None:
+    """Note what a stage builds on."""
+    _write(folder / BEGUN, inputs)
+
+
 def write_note(folder: Path, note: StageNote) -> None:
     """Say that a stage is finished; it is on the disk when this returns.
 
     Raises:
         StoreError: the disk is full or read-only.
     """
-    scratch = folder / f".{MARKER}"
-    with writing(folder), scratch.open("w", encoding="utf-8") as file:
-        json.dump(asdict(note), file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-        scratch.replace(folder / MARKER)
+    _write(folder / MARKER, json.dumps(asdict(note), indent=2))
 
 
 def finished_stages(plans: Sequence[StagePlan], root: Path) -> dict[str, StageNote]:
     """Return the notes of the stages that are finished.
 
     Raises:
-        ConfigError: a stage was finished by another recipe, or what it made is gone; a message each.
+        ConfigError: a stage was finished by another recipe, or begun on other inputs, or what it made is gone; a message each.
     """
     notes: dict[str, StageNote] = {}
     problems = []
@@ -61,6 +65,8 @@ def finished_stages(plans: Sequence[StagePlan], root: Path) -> dict[str, StageNo
         folder = root / plan.name
         note = read_note(folder)
         if note is None:
+            if (folder / BEGUN).is_file() and (folder / BEGUN).read_text("utf-8") != plan.inputs:
+                problems.append(f"stages.{plan.name}: {folder} was begun on what other recipes made; remove the folder to begin it again")
             continue
         if note.digest != plan.digest:
             problems.append(
@@ -73,3 +79,13 @@ def finished_stages(plans: Sequence[StagePlan], root: Path) -> dict[str, StageNo
     if problems:
         raise ConfigError(*problems)
     return notes
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    scratch = path.with_name(f".{path.name}")
+    with writing(path.parent), scratch.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+        scratch.replace(path)

@@ -38,7 +38,8 @@ class StagePlan:
         start: The stage whose model it starts from, if it is one's.
         sources: The collect stages that it learns from.
         root_model: The model that the chain of stages before it began with.
-        digest: Of its recipe and of the stages that it builds on.
+        inputs: A digest of the stages that it builds on.
+        digest: Of its recipe and its inputs.
     """
 
     name: str
@@ -47,6 +48,7 @@ class StagePlan:
     start: str | None
     sources: tuple[str, ...]
     root_model: str
+    inputs: str
     digest: str
 
     def __str__(self) -> str:
@@ -117,7 +119,7 @@ def _plan(base: Recipe, config: StageConfig, before: Mapping[str, StagePlan]) ->
         root_model = before[start].root_model
     dump = recipe.model_dump(mode="json", exclude=_NOT_ITS_RESULT)
     dump["run"] = {name: value for name, value in dump["run"].items() if name not in _NOT_OF_THE_RUN}
-    built_on = [before[name].digest for name in (*([start] if start else []), *config.sources)]
+    inputs = content_id("inputs", [before[name].digest for name in (*([start] if start else []), *config.sources)])
     return StagePlan(
         name=config.name,
         kind=config.kind,
@@ -125,7 +127,8 @@ def _plan(base: Recipe, config: StageConfig, before: Mapping[str, StagePlan]) ->
         start=start,
         sources=tuple(config.sources),
         root_model=root_model,
-        digest=content_id("stage", config.kind, dump, built_on),
+        inputs=inputs,
+        digest=content_id("stage", config.kind, dump, inputs),
     )
 
 

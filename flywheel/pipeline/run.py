@@ -17,7 +17,7 @@ from flywheel.background import BackgroundLoop
 from flywheel.distill.collect import collect
 from flywheel.distill.teach import teach
 from flywheel.errors import ConfigError, RunStopped
-from flywheel.pipeline.marker import StageNote, finished_stages, write_note
+from flywheel.pipeline.marker import StageNote, begin, finished_stages, write_note
 from flywheel.pipeline.plan import Kind, StagePlan, plan_stages, resolved
 from flywheel.run_folder import RunFolder
 from flywheel.supervisor import Run
@@ -130,6 +130,7 @@ class Pipeline:
                 model = str(whole_model(Path(model), path / "start").resolve())
         folder = RunFolder.at(path, resolved(plan, model, self._root).recipe)
         folder.save_recipe()
+        begin(path, plan.inputs)
         sources = [self._root / source for source in plan.sources]
         return self._performers[plan.kind](folder, BackgroundLoop(self._stop_requested), sources)
 

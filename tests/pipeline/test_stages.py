@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -278,6 +279,17 @@ def test_a_finished_stage_of_another_recipe_is_not_passed_over(tmp_path: Path) -
     assert [problem.split(":")[0] for problem in caught.value.problems] == [
         f"stages.{name}" for name in ("lists", "take", "student", "final")
     ]
+
+
+def test_a_half_done_stage_goes_on_with_another_recipe_but_not_on_another_model(tmp_path: Path) -> None:
+    root = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        perform(RunFolder.at(root, load(tmp_path)), Script(breaks="take"))
+    assert set(finished_stages(plan_stages(load(tmp_path, "--stages.take.distill.num_tasks", "9")), root)) == {"cold", "lists"}
+    other = plan_stages(load(tmp_path, "--stages.lists.run.steps", "7"))
+    shutil.rmtree(root / "lists")  # as the message about it asks
+    with pytest.raises(ConfigError, match=r"^stages\.take: .* was begun on what other recipes made"):
+        finished_stages(other, root)
 
 
 def test_a_finished_stage_whose_model_is_gone_is_said(tmp_path: Path) -> None:
