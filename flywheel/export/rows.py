@@ -65,6 +65,8 @@ class RowMaker:
         for found, experience in attempts:
             if not any(turn.text or turn.completion_ids for turn in experience.trajectory.turns):
                 self.skipped["says nothing"] += 1
+            elif _attacked(experience):
+                self.skipped["killed its grader"] += 1
             elif _goes_on_with_a_failure(experience):
                 self.skipped["is a repair that begins with the failure, which would train, too"] += 1
             elif form == "messages":

@@ -16,7 +16,7 @@ class TokenTexts:
     """
 
     def __init__(self, run_dir: Path) -> None:
-        found = [*run_dir.glob("weights/*/tokenizer.json"), *run_dir.glob("checkpoints/step-*/tokenizer.json")]
+        found = [path for place in ("weights/*", "checkpoints/step-*", "policy") for path in run_dir.glob(f"{place}/tokenizer.json")]
         self._tokenizer = Tokenizer.from_file(str(found[0])) if found else None
         self._known: dict[int, str] = {}
 

@@ -128,13 +128,14 @@ def test_every_pair_comes_once_and_attempts_are_spread() -> None:
     assert list(paired([], failed)) == []
 
 
-def test_a_failure_that_killed_its_grader_is_no_preference(tmp_path: Path) -> None:
+def test_a_failure_that_killed_its_grader_is_never_exported(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "run")
     plain = attempt(1, 0, "failed")
     killer = replace(plain.verdict, checks=(replace(plain.verdict.checks[0], name="kills_grader"),))
     journal.append_experiences([replace(plain, verdict=killer), attempt(1, 1)], step=1)
     journal.close()
     assert exported(tmp_path / "run", kind="dpo") == []
+    assert exported(tmp_path / "run", Selection(outcomes=("failed",))) == []
 
 
 @pytest.mark.parametrize("name", ["set.jsonl", "set.parquet", "set"])
