@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,7 +19,7 @@ from flywheel.inference.chat import ChatFormat, load_tokenizer
 from flywheel.inference.model_files import context_length, hub_options
 from flywheel.monitor.progress import Progress
 from flywheel.prepare import PolicyMaker
-from flywheel.rollout.demonstrations import Demonstration, demonstration_row
+from flywheel.rollout.playing import actions_of, imitation_row
 from flywheel.rollout.stage import Stage
 from flywheel.router import grpo_row
 from flywheel.run_folder import RunFolder
@@ -109,16 +108,13 @@ def _speaks_as(teacher: ChatFormat, student: ChatFormat) -> bool:
 
 def _rewritten(experience: Experience, conversations: Conversations, chat: ChatFormat) -> Row | None:
     """Return an attempt of one call a turn in another format; None for any other."""
-    turns = []
-    for turn in experience.trajectory.turns:
-        if len(turn.tool_calls) != 1:
-            return None
-        (call,) = turn.tool_calls
-        turns.append(dataclasses.replace(turn, text=json.dumps({"name": call.name, "arguments": dict(call.arguments)})))
+    if any(len(turn.tool_calls) != 1 for turn in experience.trajectory.turns):
+        return None
+    unsaid = [dataclasses.replace(turn, prompt_ids=(), completion_ids=(), text=actions_of(turn)[0]) for turn in experience.trajectory.turns]
     task = dataclasses.replace(experience.task, prompt=conversations.prompt(experience.task))
-    told = dataclasses.replace(experience, task=task, trajectory=dataclasses.replace(experience.trajectory, turns=tuple(turns)))
+    told = dataclasses.replace(experience, task=task, trajectory=dataclasses.replace(experience.trajectory, turns=tuple(unsaid)))
     try:
-        return demonstration_row(Demonstration(experience=told, tools=conversations.tools(task.env)), chat)
+        return imitation_row(told, conversations.tools(task.env), chat)
     except ValueError:  # the student's syntax can't say it
         return None
 

@@ -41,6 +41,7 @@ Performer = Callable[[RunFolder, BackgroundLoop, Sequence[Path]], StageResult]
 
 def _train(folder: RunFolder, background: BackgroundLoop, sources: Sequence[Path]) -> StageResult:
     Run(folder, background).run()
+    release_memory()
     summary = json.loads((folder.path / "summary.json").read_text("utf-8"))
     figures: dict[str, float] = {}
     for row in summary["heldout"]:
@@ -55,6 +56,7 @@ def _collect(folder: RunFolder, background: BackgroundLoop, sources: Sequence[Pa
 
 def _distill(folder: RunFolder, background: BackgroundLoop, sources: Sequence[Path]) -> StageResult:
     figures = teach(folder, background, sources)
+    release_memory()
     return StageResult(model=folder.path / "model", figures=figures)
 
 
@@ -115,7 +117,6 @@ class Pipeline:
                 figures=result.figures,
             )
             write_note(folder, notes[plan.name])
-            release_memory()
         self._console.print(table_of([notes[plan.name] for plan in self._plans]))
         if last := next((note for note in reversed(notes.values()) if note.model is not None), None):
             self._console.print(f"the last model: {self._root / last.name / str(last.model)}")
