@@ -19,7 +19,7 @@ from flywheel.inference.chat import ChatFormat, load_tokenizer
 from flywheel.inference.model_files import context_length, hub_options
 from flywheel.monitor.progress import Progress
 from flywheel.prepare import PolicyMaker
-from flywheel.rollout.playing import actions_of, imitation_row
+from flywheel.rollout.playing import actions_of
 from flywheel.rollout.stage import Stage
 from flywheel.router import grpo_row
 from flywheel.run_folder import RunFolder
@@ -85,7 +85,7 @@ def collected_rows(source: Path, chat: ChatFormat) -> Iterator[Row | None]:
     recipe = RunFolder.opened(source).recipe
     taught = find_chat(source, recipe)
     by_token = taught is not None and _speaks_as(taught, chat)
-    conversations = Conversations(recipe, None)
+    conversations = Conversations(recipe, chat)
     try:
         with Reader.open(source) as reader:
             kept = select(reader, Selection(routes=(ROUTE,), duplicates=True)).found
@@ -93,7 +93,7 @@ def collected_rows(source: Path, chat: ChatFormat) -> Iterator[Row | None]:
                 if by_token and has_tokens(experience):
                     yield dataclasses.replace(grpo_row(experience, 0.0), kind="ce", behavior_logprobs=None)
                 else:
-                    yield _rewritten(experience, conversations, chat)
+                    yield _rewritten(experience, conversations)
     finally:
         conversations.close()
 
@@ -106,17 +106,13 @@ def _speaks_as(teacher: ChatFormat, student: ChatFormat) -> bool:
     )
 
 
-def _rewritten(experience: Experience, conversations: Conversations, chat: ChatFormat) -> Row | None:
-    """Return an attempt of one call a turn in another format; None for any other."""
-    if any(len(turn.tool_calls) != 1 for turn in experience.trajectory.turns):
+def _rewritten(experience: Experience, conversations: Conversations) -> Row | None:
+    """Return an attempt of one call a turn in the student's format; None for any other."""
+    turns = experience.trajectory.turns
+    if any(len(turn.tool_calls) != 1 for turn in turns):
         return None
-    unsaid = [dataclasses.replace(turn, prompt_ids=(), completion_ids=(), text=actions_of(turn)[0]) for turn in experience.trajectory.turns]
-    task = dataclasses.replace(experience.task, prompt=conversations.prompt(experience.task))
-    told = dataclasses.replace(experience, task=task, trajectory=dataclasses.replace(experience.trajectory, turns=tuple(unsaid)))
-    try:
-        return imitation_row(told, conversations.tools(task.env), chat)
-    except ValueError:  # the student's syntax can't say it
-        return None
+    unsaid = tuple(dataclasses.replace(turn, prompt_ids=(), completion_ids=(), text=actions_of(turn)[0]) for turn in turns)
+    return conversations.row(dataclasses.replace(experience, trajectory=dataclasses.replace(experience.trajectory, turns=unsaid)))
 
 
 async def _nothing() -> None:

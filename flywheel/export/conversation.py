@@ -6,6 +6,7 @@ are never read.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,9 +15,10 @@ from typing import Any
 from flywheel.config import Recipe
 from flywheel.errors import ConfigError
 from flywheel.inference.chat import ChatFormat, load_tokenizer
+from flywheel.rollout.playing import imitation_row
 from flywheel.rollout.stage import environment_classes, environment_maker
 from flywheel.tool_env import ToolEnv
-from flywheel.types import Experience, Task, Turn
+from flywheel.types import Experience, Row, Task, Turn
 
 Message = dict[str, Any]
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -66,6 +68,16 @@ class Conversations:
             if number + 1 < len(turns) and turn.observation is not None:
                 messages += _observations(turn)
         return messages
+
+    def row(self, experience: Experience) -> Row | None:
+        """Return an attempt as the policy would write it, from its task's prompt on; None where it can't."""
+        if self._chat is None:
+            return None
+        asked = dataclasses.replace(experience, task=dataclasses.replace(experience.task, prompt=self.prompt(experience.task)))
+        try:
+            return imitation_row(asked, self.tools(experience.task.env), self._chat)
+        except ValueError:
+            return None
 
     def close(self) -> None:
         """Close the environments."""

@@ -11,7 +11,7 @@ from typing import TypeVar
 from flywheel.errors import ConfigError
 from flywheel.export.conversation import Conversations, find_chat
 from flywheel.export.files import write_rows
-from flywheel.export.rows import FEATURES, Form, Kind, RowMaker
+from flywheel.export.rows import FEATURES, SAMPLED, Form, Kind, RowMaker
 from flywheel.export.selection import Selection, read_experiences, select
 from flywheel.run_folder import RunFolder
 from flywheel.store.reader import Reader
@@ -61,7 +61,7 @@ def export(
     with Reader.open(run_dir) as reader:
         selected = select(reader, selection)
         conversations, name = None, run_dir.resolve().name
-        if form == "messages":
+        if form == "messages" or _has_others(reader):
             recipe = RunFolder.opened(run_dir).recipe
             conversations = Conversations(recipe, find_chat(run_dir, recipe, tokenizer))
         maker = RowMaker(run=name, conversations=conversations, pairs_per_task=pairs_per_task)
@@ -77,6 +77,11 @@ def export(
         return Exported(
             num_rows=num_rows, num_attempts=len(selected.found), skipped=Counter(maker.skipped), num_dropped=selected.num_dropped
         )
+
+
+def _has_others(reader: Reader) -> bool:
+    """Whether a store has attempts that no policy sampled on their own task."""
+    return bool(reader.query(f"SELECT 1 FROM experiences WHERE origin NOT IN ({','.join('?' * len(SAMPLED))}) LIMIT 1", SAMPLED))
 
 
 def contents(run_dir: Path) -> str:

@@ -19,11 +19,12 @@ from datasets import Features, Json, List, Value
 from flywheel.export.conversation import Conversations
 from flywheel.export.selection import Found
 from flywheel.router import grpo_row
-from flywheel.types import Experience
+from flywheel.types import Experience, Origin, Row
 
 Kind = Literal["sft", "dpo"]
 Form = Literal["messages", "tokens"]
 NO_LOSS = -100
+SAMPLED: tuple[Origin, ...] = ("on_policy", "replay")  # others may carry no ids, or those of another prompt
 _Read = tuple[Found, Experience]
 
 _STRING, _MESSAGES, _IDS, _MASK = Value("string"), List(Json()), List(Value("int32")), List(Value("int8"))
@@ -51,7 +52,7 @@ class RowMaker:
 
     Args:
         run: The run's name, for provenance.
-        conversations: Writes messages; not needed for tokens.
+        conversations: Writes messages, and the tokens of what no policy sampled.
         pairs_per_task: Most preference pairs of one task.
     """
 
@@ -73,10 +74,9 @@ class RowMaker:
                 writer = self._writer()
                 messages = writer.asked(experience.task) + writer.said(experience)
                 yield {"messages": messages, "tools": self._tools(experience), **self._task(experience), **_attempt(found, experience)}
-            elif not has_tokens(experience):
-                self.skipped["has no token ids (a demonstration that was never tokenised)"] += 1
+            elif (row := self._tokens(experience)) is None:
+                self.skipped["has no token ids, and can't be written in the policy's format"] += 1
             else:
-                row = grpo_row(experience, 0.0)
                 kept = [i if kept else NO_LOSS for i, kept in zip(row.completion_ids, row.loss_mask, strict=True)]
                 yield {
                     "input_ids": [*row.prompt_ids, *row.completion_ids],
@@ -120,6 +120,12 @@ class RowMaker:
             row |= {f"{side}_ids": list(found.completion_ids) for side, found in rows.items()}
             row |= {f"{side}_mask": list(found.loss_mask) for side, found in rows.items()}
         return {**row, **self._task(experience), **about}
+
+    def _tokens(self, experience: Experience) -> Row | None:
+        """Return an attempt's tokens as they were sampled; of what no policy did on this task, as the policy would write it."""
+        if experience.origin in SAMPLED:
+            return grpo_row(experience, 0.0) if has_tokens(experience) else None
+        return None if self.conversations is None else self.conversations.row(experience)
 
     def _writer(self) -> Conversations:
         assert self.conversations is not None, "messages need a Conversations"

@@ -12,13 +12,16 @@ import pytest
 
 from flywheel.errors import ConfigError
 from flywheel.export.command import main
+from flywheel.export.conversation import Conversations
 from flywheel.export.files import check_out, write_rows
 from flywheel.export.make import export
 from flywheel.export.rows import FEATURES, paired
 from flywheel.export.selection import Selection, select
+from flywheel.run_folder import RunFolder
 from flywheel.store.journal import Journal
 from flywheel.store.reader import Reader
 from flywheel.types import Experience, Outcome, Split, Task, ToolCall, Trajectory, Turn
+from tests.scripted import make_chat
 from tests.store.attempts import make_batch, make_experience, make_group, make_task
 
 CANARY = "CANARY-c0ffee"
@@ -253,6 +256,24 @@ def test_a_conversation_is_what_was_seen_and_said(told: Path) -> None:
     assert tool["function"]["name"] == "submit"
     assert CANARY not in json.dumps(row)
     assert exported(told) == []  # a reference that nobody tokenised has no token row
+
+
+def test_what_no_policy_sampled_on_its_task_is_written_as_the_policy_would(told: Path) -> None:
+    chat = make_chat()
+    chat.tokenizer.save_pretrained(told / "policy")
+    task = Task.create(env="pick", family="pick", prompt="Pick the letter that was picked.", payload={}, operator="hindsight:letter")
+    action = '{"name": "submit", "arguments": {"letter": "b"}}'
+    relabelled = turn(action, (ToolCall(name="submit", arguments={"letter": "b"}),), "picked")
+    stale = replace(relabelled, prompt_ids=(1, 2, 3))  # of the prompt that it was sampled under
+    trajectory = Trajectory(task_id=task.id, turns=(stale,), stop_reason="terminated", answer="b")
+    journal = Journal(told)
+    journal.append_experiences([replace(attempt(2, 1), task=task, trajectory=trajectory, origin="hindsight")], step=2)
+    journal.close()
+    (row,) = exported(told, Selection(origins=("hindsight",)))
+    tools = Conversations(RunFolder.opened(told).recipe, chat).tools("pick")
+    prompt, said = chat.render_task("Pick the letter that was picked.", tools), chat.render_action(action, tools)
+    assert row["input_ids"] == [*prompt, *said]
+    assert row["labels"] == [-100] * len(prompt) + list(said)
 
 
 def test_a_repair_that_begins_with_its_failure_is_left_out(told: Path) -> None:
