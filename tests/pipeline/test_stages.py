@@ -21,6 +21,7 @@ from flywheel.pipeline.run import Pipeline, StageResult
 from flywheel.recipe import load_recipe, to_toml
 from flywheel.run_folder import RunFolder
 from flywheel.train import main as train
+from flywheel.trainer.checkpoints import CheckpointNote, commit_checkpoint
 
 RECIPE = """# Two experts and a student.
 [run]
@@ -236,6 +237,22 @@ def test_stages_get_what_earlier_ones_made_and_a_table_tells_of_all(tmp_path: Pa
     for told in ("stage 3/5 take (collect)", "code 0.250 → 0.500", "32 attempts at 8 tasks, 25 % solved, 6 kept", "loss 2.000 → 0.500"):
         assert told in said
     assert said.rstrip().endswith(f"the last model: {made('final')}")
+
+
+def test_a_pipeline_may_begin_with_what_a_run_has_trained(tmp_path: Path) -> None:
+    def write(scratch: Path) -> Path:
+        (scratch / "made").mkdir()
+        (scratch / "made" / "config.json").write_text("{}")
+        return scratch / "made"
+
+    run = RunFolder.at(tmp_path / "earlier", load(tmp_path))
+    run.save_recipe()
+    checkpoint = commit_checkpoint(run.path, CheckpointNote(step=3, attempt="1"), write, keep=1)
+    recipe = load(tmp_path, "--policy.model", str(run.path))
+    assert check_stages(plan_stages(recipe), tmp_path / "run") == []
+    script = Script()
+    perform(RunFolder.at(tmp_path / "run", recipe), script)
+    assert script.performed[0] == ("cold", "distill", str(checkpoint), [])
 
 
 @pytest.mark.parametrize("at", range(len(NAMES)))
