@@ -63,8 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for number, plan in enumerate(plans, start=1):
                 print(f"# stage {number} {plan}{' (finished)' if plan.name in finished else ''}")
             lines, misfits = memory_report(plans[0].checkable if plans else recipe, gpus_elsewhere=elsewhere)
-            print(to_toml(recipe), *(f"# {line}" for line in lines), sep="
-")
+            print(to_toml(recipe), *(f"# {line}" for line in lines), sep="\n")
             if misfits:
                 raise ConfigError(*misfits)
             return 0

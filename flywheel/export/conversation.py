@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from flywheel.config import Recipe
 from flywheel.errors import ConfigError
 from flywheel.inference.chat import ChatFormat, load_tokenizer
 from flywheel.rollout.playing import imitation_row
-from flywheel.rollout.stage import environment_classes, environment_maker
+from flywheel.rollout.stage import environment_maker
+from flywheel.tasks.source import environment_class
 from flywheel.tool_env import ToolEnv
 from flywheel.types import Experience, Row, Task, Turn
 
@@ -34,8 +35,10 @@ class Conversations:
 
     def __init__(self, recipe: Recipe, chat: ChatFormat | None) -> None:
         self._chat = chat
-        classes = zip(environment_classes(recipe).items(), recipe.environments.values(), strict=True)
-        self._make = {name: environment_maker(cls, config) for (name, cls), config in classes}
+        self._make: dict[str, Callable[[], Any]] = {}
+        for section, config in recipe.environments.items():
+            cls = environment_class(section, config)
+            self._make.setdefault(getattr(cls, "name", section), environment_maker(cls, config))
         self._made: dict[str, Any] = {}
 
     def tools(self, env: str) -> list[dict[str, Any]]:

@@ -6,12 +6,11 @@ Nothing heavy is imported here: a pipeline that can't work is told so at once, s
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from flywheel import preflight
 from flywheel.config import FamilyConfig, Recipe, StageConfig
 from flywheel.distill.sets import parse_set
 from flywheel.errors import ConfigError
@@ -23,7 +22,7 @@ from flywheel.types import content_id
 Kind = Literal["train", "collect", "distill"]
 FROM_STAGE = "stage:"
 # What a machine needs and what a person watches does not change what a stage's result is.
-_NOT_ITS_RESULT = {"engine", "sandbox", "store", "monitor", "evaluation", "stages"}
+_NOT_ITS_RESULT = {"engine", "placement", "sandbox", "store", "monitor", "evaluation", "stages"}
 _NOT_OF_THE_RUN = {"name", "dir", "cache_dir", "keep_checkpoints", "checkpoint_every"}
 
 
@@ -50,6 +49,13 @@ class StagePlan:
     root_model: str
     inputs: str
     digest: str
+
+    @property
+    def checkable(self) -> Recipe:
+        """Its recipe on a model that is there before the pipeline starts: the chain's first one."""
+        # A run's own model was checked when the run started.
+        model = "tiny" if (Path(self.root_model) / "recipe.toml").is_file() else self.root_model
+        return self.recipe.model_copy(update={"policy": self.recipe.policy.model_copy(update={"model": model})})
 
     def __str__(self) -> str:
         begins = self.start or self.recipe.policy.model
@@ -84,20 +90,16 @@ def plan_stages(recipe: Recipe) -> list[StagePlan]:
     return list(plans.values())
 
 
-def check_stages(plans: Sequence[StagePlan], root: Path) -> list[str]:
-    """Return every problem that this machine has with a pipeline's stages; what they share is said once."""
+def check_stages(plans: Sequence[StagePlan], check: Callable[[Recipe], Sequence[str]]) -> list[str]:
+    """Return every problem that `check` has with the stages' recipes; one that all of them have is said once."""
     found: dict[str, list[str]] = {}
     for plan in plans:
-        model = plan.root_model
-        if (run := Path(model)) and (run / "recipe.toml").is_file():
-            if latest_checkpoint(run) is None:
-                found.setdefault(f"policy.model: {model!r} is a run without a complete checkpoint", []).append(plan.name)
-            model = "tiny"  # the run's own model was checked when it started
-        recipe = plan.recipe.model_copy(update={"policy": plan.recipe.policy.model_copy(update={"model": model})})
-        for problem in preflight.check(recipe, root):
+        problems = list(check(plan.checkable))
+        if (run := Path(plan.root_model) / "recipe.toml").is_file() and latest_checkpoint(run.parent) is None:
+            problems.append(f"policy.model: {plan.root_model!r} is a run without a complete checkpoint")
+        for problem in problems:
             found.setdefault(problem, []).append(plan.name)
-    everywhere = len(plans)
-    return [problem if len(names) == everywhere else f"stages.{', '.join(names)}: {problem}" for problem, names in found.items()]
+    return [problem if len(names) == len(plans) else f"stages.{', '.join(names)}: {problem}" for problem, names in found.items()]
 
 
 def _plan(base: Recipe, config: StageConfig, before: Mapping[str, StagePlan]) -> StagePlan:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from flywheel import preflight
 from flywheel.background import BackgroundLoop
 from flywheel.config import Recipe
 from flywheel.errors import ConfigError, RunStopped
@@ -179,14 +180,14 @@ def test_every_mistake_is_said_at_once_with_its_stage(tmp_path: Path) -> None:
 
 def test_what_the_machine_lacks_is_said_of_the_stages_that_need_it(tmp_path: Path) -> None:
     plans = plan_stages(load(tmp_path, "--stages.lists.engine.url", "nowhere", "--monitor.wandb", "disabled"))
-    (problem,) = check_stages(plans, tmp_path / "run")
+    (problem,) = check_stages(plans, preflight.check)
     assert problem.startswith("stages.lists: engine.url: got 'nowhere'")
     everywhere = plan_stages(load(tmp_path, "--policy.model", "./nowhere"))
-    (problem,) = check_stages(everywhere, tmp_path / "run")
+    (problem,) = check_stages(everywhere, preflight.check)
     assert problem.startswith("policy.model: no folder './nowhere'")
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / "recipe.toml").write_text("")
-    (problem,) = check_stages(plan_stages(load(tmp_path, "--policy.model", str(tmp_path / "begun"))), tmp_path / "run")
+    (problem,) = check_stages(plan_stages(load(tmp_path, "--policy.model", str(tmp_path / "begun"))), preflight.check)
     assert "is a run without a complete checkpoint" in problem
 
 
@@ -249,7 +250,7 @@ def test_a_pipeline_may_begin_with_what_a_run_has_trained(tmp_path: Path) -> Non
     run.save_recipe()
     checkpoint = commit_checkpoint(run.path, CheckpointNote(step=3, attempt="1"), write, keep=1)
     recipe = load(tmp_path, "--policy.model", str(run.path))
-    assert check_stages(plan_stages(recipe), tmp_path / "run") == []
+    assert check_stages(plan_stages(recipe), preflight.check) == []
     script = Script()
     perform(RunFolder.at(tmp_path / "run", recipe), script)
     assert script.performed[0] == ("cold", "distill", str(checkpoint), [])
