@@ -63,7 +63,12 @@ class PolicyConfig(Section):
     model: str = Field("tiny", description='"tiny", a local path, or a hub id.')
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    tool_format: str = Field("auto", description="Tool-call syntax of the model family; auto reads it off the chat template.")
+    tool_format: str = Field(
+        "auto", description="Tool-call syntax of the model family; auto reads it off the chat template, vllm:NAME is a parser of vLLM's."
+    )
+    chat_template_kwargs: dict[str, Any] = Field(
+        default_factory=dict, description="What the chat template is told, as { enable_thinking = false } for Qwen 3."
+    )
     trust_remote_code: bool = False
     tiny: TinyConfig = TinyConfig()
     lora: LoraSettings = LoraSettings()

@@ -214,8 +214,15 @@ MALFORMED = {
         "<tool_call>" * 200,
     ],
     "thinking": ["<tool_call><function=f></function></tool_call>"],
-    "llama": ['{"name": "f", "parameters": {}} and more', 'so: {"name": "f", "parameters": {}}', "[]", "", "{"],
-    "mistral": ["[TOOL_CALLS]", "[TOOL_CALLS] [{}]", '[TOOL_CALLS] [{"name": "f", "arguments": {}}', "[TOOL_CALLS]f{}"],
+    "llama": ["[]", "", "{", '{"name": "f"}', '{"name": "f", "parameters": [1]}', '{x} {"name": "f", "parameters": {}}', '{"a":' * 3000],
+    "mistral": [
+        "[TOOL_CALLS]",
+        "[TOOL_CALLS] [{}]",
+        '[TOOL_CALLS] [{"name": "f", "arguments": {}}',
+        "[TOOL_CALLS]f[ARGS]",
+        "[TOOL_CALLS]f[ARGS]{} and more",
+        "[TOOL_CALLS][ARGS]{}",
+    ],
 }
 
 
