@@ -76,7 +76,7 @@ class ChatFormat:
                 self.tool_format, self._syntax = syntax_of(tool_format, sample or self._template.source)
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        self._explains_tools = SAMPLE_CALL.name not in sample and not self._shows_tools()
+        self._explains_tools = not sample and not self._shows_tools()
         self._tool_role = "tool" if self._shows_tool_messages() else "user"
         after = tokenizer.decode(self._template.after([_OBSERVATION], self._tool_role), skip_special_tokens=False)
         if _OBSERVATION not in after:

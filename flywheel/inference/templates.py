@@ -124,9 +124,10 @@ class JinjaTemplate:
     def turn(self, call: ToolCall) -> str:
         """Return the text of a conversation that ends with a call."""
         try:
-            return self._render([_USER, _call_turn(call)], generation_prompt=False)
+            text = self._render([_USER, _call_turn(call)], generation_prompt=False)
         except ConfigError:
             return ""
+        return text if call.name in text else ""
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Return the ids of a text."""

@@ -7,6 +7,7 @@ own tokenizer file. Where a template renders the whole conversation as the model
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -236,17 +237,24 @@ def test_reasoning_that_never_ends_holds_no_call() -> None:
         assert parsed.reasoning == text.removeprefix("<think>").strip()
 
 
+@functools.cache
+def published_tekken() -> dict[str, Any]:
+    mistral_common = pytest.importorskip("mistral_common", reason="mistral-common comes with vLLM")
+    model: dict[str, Any] = json.loads((Path(mistral_common.__file__).parent / "data" / "tekken_240911.json").read_text("utf-8"))
+    return model
+
+
 def tekken(folder: Path, version: str) -> ChatFormat:
     """Return the chat format of a model with Mistral's own tokenizer: 2,000 tokens of a published file, in a later version's format."""
-    mistral_common = pytest.importorskip("mistral_common", reason="mistral-common comes with vLLM")
+    published = published_tekken()
     from mistral_common.tokens.tokenizers.base import SpecialTokens
 
-    model = json.loads((Path(mistral_common.__file__).parent / "data" / "tekken_240911.json").read_text("utf-8"))
-    model["vocab"] = model["vocab"][:2000]
-    config = {"num_vocab_tokens": 2000, "default_vocab_size": 2100, "default_num_special_tokens": 100, "version": version}
-    model["config"] |= config
-    model["special_tokens"] = [{"rank": at, "token_str": str(token), "is_control": True} for at, token in enumerate(SpecialTokens)]
-    del model["image"]
+    sizes = {"num_vocab_tokens": 2000, "default_vocab_size": 2100, "default_num_special_tokens": 100}
+    model = {
+        "config": {**published["config"], **sizes, "version": version},
+        "vocab": published["vocab"][:2000],
+        "special_tokens": [{"rank": at, "token_str": str(token), "is_control": True} for at, token in enumerate(SpecialTokens)],
+    }
     (folder / "tekken.json").write_text(json.dumps(model), "utf-8")
     (folder / "config.json").write_text('{"model_type": "mistral"}', "utf-8")
     return ChatFormat(load_tokenizer(folder))
