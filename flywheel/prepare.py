@@ -16,8 +16,7 @@ from flywheel import __version__
 from flywheel.background import BackgroundLoop
 from flywheel.config import LoraSettings, PolicyConfig, Recipe
 from flywheel.errors import RunStopped
-from flywheel.inference.chat import ChatFormat, load_tokenizer
-from flywheel.inference.model_files import hub_options
+from flywheel.inference.model_files import load_chat
 from flywheel.inference.tool_syntax import Qwen3Coder
 from flywheel.monitor.progress import Progress
 from flywheel.rollout.demonstrations import Demonstration, demonstration_row, play_demonstrations
@@ -84,7 +83,7 @@ class PolicyMaker:
 
     def demonstration_rows(self, base: str, count: int) -> list[Row]:
         """Return `count` reference solutions as cross-entropy rows in the format of the model `base`."""
-        chat = ChatFormat(load_tokenizer(base, **hub_options(self._recipe.policy)), self._recipe.policy.tool_format)
+        chat = load_chat(base, self._recipe.policy)
         return [demonstration_row(demonstration, chat) for demonstration in self._played(count)]
 
     def train(self, base: str, rows: Sequence[Row], folder: Path) -> list[float]:

@@ -10,9 +10,9 @@ from pathlib import Path
 from flywheel.background import BackgroundLoop
 from flywheel.config import Recipe
 from flywheel.contracts import Engine, Sampling, WeightSync
-from flywheel.inference.chat import ChatFormat, load_tokenizer
+from flywheel.inference.chat import ChatFormat
 from flywheel.inference.devices import place
-from flywheel.inference.model_files import context_length, hub_options
+from flywheel.inference.model_files import context_length, load_chat
 from flywheel.inference.select import choose_weight_sync, create_engine, select_engine
 from flywheel.monitor.progress import Progress
 from flywheel.rollout.episode import Limits
@@ -56,7 +56,7 @@ class Serving:
         engine = create_engine(recipe, model, logs, sync)
         return Serving(
             engine=engine,
-            chat=ChatFormat(load_tokenizer(model, **hub_options(recipe.policy)), recipe.policy.tool_format),
+            chat=load_chat(model, recipe.policy),
             weight_sync=sync,
             max_context=recipe.engine.max_model_len or context_length(model, recipe.policy),
             starting=background.submit(engine.start()),

@@ -54,7 +54,7 @@ class PolicyGuide:
     async def _sample(self, ids: Sequence[int], seed: int) -> tuple[str, float] | None:
         sampling = Sampling(max_tokens=self._max_tokens, temperature=self._temperature, seed=seed)
         completion = await self._engine.generate(ids, sampling)
-        for call in self._chat.parse(completion.token_ids, self._tools).tool_calls:
+        for call in self._chat.parse(completion.token_ids, self._tools, prompt=ids).tool_calls:
             text = call.arguments.get("text")
             if call.name == "tactic" and isinstance(text, str) and text.strip():
                 return text, sum(completion.logprobs)

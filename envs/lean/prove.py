@@ -22,9 +22,9 @@ from flywheel.envs.lean.environment import LeanEnv
 from flywheel.envs.lean.guides import BasicGuide, PolicyGuide
 from flywheel.envs.lean.search import Budget, Guide, Method, ProofSearch
 from flywheel.errors import ConfigError, FlywheelError
-from flywheel.inference.chat import ChatFormat, load_tokenizer
+from flywheel.inference.chat import ChatFormat
 from flywheel.inference.devices import without_trainer
-from flywheel.inference.model_files import hub_options
+from flywheel.inference.model_files import load_chat
 from flywheel.inference.select import create_engine
 from flywheel.types import Task, to_json
 from flywheel.verifiers.lean import LeanPayload
@@ -63,7 +63,7 @@ async def run(model: str, tasks: Sequence[Task], method: Method, budget: Budget)
         if model == BASIC:
             return await prove_all(tasks, backend, None, None, method, budget)
         recipe = without_trainer(Recipe.model_validate({"policy": {"model": model}, "environments": {"lean": {}}}))
-        chat = ChatFormat(load_tokenizer(model, **hub_options(recipe.policy)), recipe.policy.tool_format)
+        chat = load_chat(model, recipe.policy)
         with tempfile.TemporaryDirectory(prefix="flywheel-prove-") as logs:
             engine = create_engine(recipe, model, Path(logs), "disk")
             await engine.start()

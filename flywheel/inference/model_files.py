@@ -9,11 +9,21 @@ from typing import Any
 from flywheel.config import PolicyConfig
 from flywheel.errors import ConfigError
 from flywheel.inference.chat import ChatFormat, load_tokenizer
+from flywheel.inference.templates import can_chat
 
 
 def hub_options(policy: PolicyConfig) -> dict[str, Any]:
     """Return what `from_pretrained` needs beside the name."""
     return {"trust_remote_code": policy.trust_remote_code, **({"revision": policy.revision} if policy.revision else {})}
+
+
+def load_chat(model: str | Path, policy: PolicyConfig) -> ChatFormat:
+    """Return the model's chat format, as ``[policy]`` has it.
+
+    Raises:
+        ConfigError: see `ChatFormat`.
+    """
+    return ChatFormat(load_tokenizer(model, **hub_options(policy)), policy.tool_format, policy.chat_template_kwargs)
 
 
 def stop_token_ids(model: str | Path, policy: PolicyConfig) -> tuple[int, ...]:
@@ -22,7 +32,7 @@ def stop_token_ids(model: str | Path, policy: PolicyConfig) -> tuple[int, ...]:
 
     options = hub_options(policy)
     tokenizer = load_tokenizer(model, **options)
-    ids = list(ChatFormat(tokenizer, policy.tool_format).stop_token_ids) if tokenizer.chat_template else [tokenizer.eos_token_id]
+    ids = list(load_chat(model, policy).stop_token_ids) if can_chat(tokenizer) else [tokenizer.eos_token_id]
     configs = [AutoConfig.from_pretrained(str(model), **options)]
     with contextlib.suppress(OSError):  # not every model has a generation_config.json
         configs.append(GenerationConfig.from_pretrained(str(model), **({"revision": policy.revision} if policy.revision else {})))

@@ -66,13 +66,22 @@ class Template(Protocol):
         ...
 
 
+def can_chat(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tokenizer has a chat template, or mistral-common in place of one."""
+    return bool(tokenizer.chat_template) or _is_mistral(tokenizer)
+
+
+def _is_mistral(tokenizer: PreTrainedTokenizerBase) -> bool:
+    return type(tokenizer).__name__ == "MistralCommonBackend"
+
+
 def template_of(tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any]) -> Template:
     """Return the tokenizer's way to write conversations; `options` go to its template.
 
     Raises:
         ConfigError: it has no chat template.
     """
-    if type(tokenizer).__name__ == "MistralCommonBackend":
+    if _is_mistral(tokenizer):
         return MistralTemplate(tokenizer, options)
     return JinjaTemplate(tokenizer, options)
 

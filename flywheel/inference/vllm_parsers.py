@@ -66,7 +66,9 @@ class VllmSyntax(ToolSyntax):
         """Return the calls in `text`. The parser is new each time: it may keep what it read."""
         from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 
-        request = ChatCompletionRequest(messages=[], model="", tools=[dict(tool) for tool in tools] or None, tool_choice="auto" if tools else None)
+        request = ChatCompletionRequest(
+            messages=[], model="", tools=[dict(tool) for tool in tools] or None, tool_choice="auto" if tools else None
+        )
         try:
             read = self._parser_type(self._tokenizer, request.tools).extract_tool_calls(text, request)
         except Exception:  # noqa: BLE001 (a policy's text; what the parser can't read is no call)

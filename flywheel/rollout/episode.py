@@ -72,14 +72,14 @@ async def run_episode(
             turn_seed = None if sampling.seed is None else derive_seed(seed, "turn", len(turns))
             asked = dataclasses.replace(sampling, max_tokens=room, seed=turn_seed)
             completion = await engine.generate(context, asked)
+            parsed = chat.parse(completion.token_ids, tools, prompt=context)
             context += completion.token_ids
             calls: tuple[ToolCall, ...] = ()
             observations: list[str] = []
-            parsed = chat.parse(completion.token_ids, tools)
             if completion.finish == "length":
                 stop = limit
             else:
-                reached = await _act(env, stage, parsed.tool_calls, parsed.text)
+                reached = await _act(env, stage, parsed.tool_calls, parsed.content if parsed.reasoning else parsed.text)
                 calls, observations = reached.calls, reached.observations
                 env_return += reached.reward
                 stop = reached.stop or ("max_turns" if len(turns) + 1 >= limits.max_turns else None)

@@ -83,22 +83,24 @@ def imitation_row(experience: Experience, tools: Sequence[dict[str, Any]], chat:
     Raises:
         ValueError: an action that no policy sampled can't be said in the policy's syntax.
     """
+    prompt = chat.render_task(experience.task.prompt, tools)
     completion: list[int] = []
     mask: list[int] = []
+    ids: Sequence[int] = ()
     before: Turn | None = None
     for number, turn in enumerate(experience.trajectory.turns):
         if before is not None:
-            said = turn.prompt_ids or chat.render_observation([before.observation or ""], after=completion, as_tool=bool(before.tool_calls))
+            said = turn.prompt_ids or chat.render_observation([before.observation or ""], after=ids, as_tool=bool(before.tool_calls))
             completion += said
             mask += [0] * len(said)
-        ids = turn.completion_ids or chat.render_action(turn.text, tools)
+        ids = turn.completion_ids or chat.render_action(turn.text, tools, prompt=[*prompt, *completion])
         completion += ids
         mask += [int(number >= trained_from)] * len(ids)
         before = turn
     return Row(
         experience_id=experience.id,
         kind="ce",
-        prompt_ids=tuple(chat.render_task(experience.task.prompt, tools)),
+        prompt_ids=tuple(prompt),
         completion_ids=tuple(completion),
         loss_mask=tuple(mask),
         behavior_logprobs=None,

@@ -105,6 +105,8 @@ class EngineModel:
             InfraError: the engine broke.
         """
         sampling = Sampling(max_tokens=self._max_tokens, temperature=self._temperature, seed=seed)
-        completion = await self._engine.generate(self._chat.render_task(message, []), sampling)
-        text = self._chat.tokenizer.decode(list(completion.token_ids), skip_special_tokens=True)
+        prompt = self._chat.render_task(message, [])
+        completion = await self._engine.generate(prompt, sampling)
+        parsed = self._chat.parse(completion.token_ids, prompt=prompt)
+        text = parsed.content if parsed.reasoning else self._chat.tokenizer.decode(list(completion.token_ids), skip_special_tokens=True)
         return Reply(text=text, num_tokens=len(completion.token_ids))

@@ -114,13 +114,16 @@ def play(chat: ChatFormat, prompt: str, turns: Sequence[Said], completions: Sequ
 
 
 def hermes(turn: Said) -> str:
-    calls = [f'<tool_call>\n{{"name": "{c.name}", "arguments": {json.dumps(c.arguments, ensure_ascii=False)}}}\n</tool_call>' for c in turn.calls]
+    calls = [
+        f'<tool_call>\n{{"name": "{c.name}", "arguments": {json.dumps(c.arguments, ensure_ascii=False)}}}\n</tool_call>' for c in turn.calls
+    ]
     return "\n".join([*([turn.content] if turn.content else []), *calls])
 
 
 def coder(turn: Said) -> str:
     calls = [
-        f"<tool_call>\n<function={c.name}>\n<parameter=text>\n{c.arguments['text']}\n</parameter>\n</function>\n</tool_call>" for c in turn.calls
+        f"<tool_call>\n<function={c.name}>\n<parameter=text>\n{c.arguments['text']}\n</parameter>\n</function>\n</tool_call>"
+        for c in turn.calls
     ]
     return (turn.content + "\n\n" if turn.content and calls else turn.content) + "\n".join(calls)
 
@@ -165,7 +168,9 @@ def test_qwen3_5_thinking() -> None:
     context = play(chat, "C3H8?", TURNS, completions)
     assert context == whole(chat, messages_of("C3H8?", TURNS), chat_template=published("qwen3_5_think_training"))
     assert chat.tool_format == "qwen3_coder"
-    assert chat.tokenizer.decode(chat.render_action('{"name": "submit", "arguments": {"text": "C"}}', TOOLS)).startswith("\n</think>\n\n<tool_call>")
+    assert chat.tokenizer.decode(chat.render_action('{"name": "submit", "arguments": {"text": "C"}}', TOOLS)).startswith(
+        "\n</think>\n\n<tool_call>"
+    )
 
 
 @pytest.mark.parametrize(("name", "options"), [("llama3_1", {}), ("llama3_2", {"date_string": "26 Jul 2024"})])
@@ -204,7 +209,12 @@ def test_deepseek_r1_distill() -> None:
     """
     chat = chat_of("deepseek_r1_distill", DEEPSEEK, "<｜end▁of▁sentence｜>")
     assert chat.tool_format == "deepseek"
-    turns = [TURNS[0], Said("Hm <tool_call>", "", [call("submit", "C")], ["2"]), Said("", "Done.", [], ["Go on."]), Said("I see", "So.", [], [""])]
+    turns = [
+        TURNS[0],
+        Said("Hm <tool_call>", "", [call("submit", "C")], ["2"]),
+        Said("", "Done.", [], ["Go on."]),
+        Said("I see", "So.", [], [""]),
+    ]
     completions = [
         f"{turns[0].reasoning}\n</think>\n\nLet me look.{R1_CALL % ('look', 'CCC')}",
         f"<think>\nHm <tool_call>\n</think>\n\n{R1_CALL % ('submit', 'C')}",
@@ -231,7 +241,7 @@ def test_deepseek_r1_distill() -> None:
 def test_reasoning_that_never_ends_holds_no_call() -> None:
     for name, special, eos in (("qwen3", CHATML, "<|im_end|>"), ("deepseek_r1_distill", DEEPSEEK, "<｜end▁of▁sentence｜>")):
         chat = chat_of(name, special, eos)
-        text = f'<think>\n{hermes(TURNS[0])} {R1_CALL % ("look", "C")}'
+        text = f"<think>\n{hermes(TURNS[0])} {R1_CALL % ('look', 'C')}"
         parsed = chat.parse(chat.tokenizer.encode(text, add_special_tokens=False), TOOLS)
         assert (parsed.tool_calls, parsed.content, parsed.text) == ((), "", text)
         assert parsed.reasoning == text.removeprefix("<think>").strip()
@@ -274,10 +284,13 @@ def mistral_text(version: str, turn: Said, number: int) -> str:
 @pytest.mark.parametrize("version", ["v3", "v11", "v13"])
 def test_mistral(version: str, tmp_path: Path) -> None:
     """Results name the ids that the model gave its calls. Tools stay at the first message, where the model read them; mistral-common
-    moves them to the last, so there the comparison is of conversations with one."""
+    moves them to the last, so there the comparison is of conversations with one.
+    """
     chat = tekken(tmp_path, version)
     assert chat.tool_format == "mistral"
-    turns = [turn._replace(content=turn.content if version != "v3" or not turn.calls else "") for turn in without_reasoning(TURNS) if turn.calls]
+    turns = [
+        turn._replace(content=turn.content if version != "v3" or not turn.calls else "") for turn in without_reasoning(TURNS) if turn.calls
+    ]
     completions = [mistral_text(version, turn, number) for turn, number in zip(turns, (0, 1, 3), strict=True)]
     context = list(chat.render_task("C3H8?", TOOLS))
     for turn, text in zip(turns, completions, strict=True):
