@@ -9,7 +9,8 @@ import base64
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from flywheel.contracts import Relabeller, TaskGenerator
+from flywheel.contracts import Relabeller, TaskAuthor, TaskGenerator
+from flywheel.envs.chemistry.authoring import ChemistryAuthor
 from flywheel.envs.chemistry.families import families
 from flywheel.envs.chemistry.library import library_path
 from flywheel.envs.chemistry.relabel import ChemistryRelabeller, answer_keys
@@ -53,6 +54,11 @@ class ChemistryEnv(ToolEnv):
     def relabellers(cls) -> Sequence[Relabeller]:
         """Return what asks for the molecule that was made."""
         return (ChemistryRelabeller(),)
+
+    @classmethod
+    def author(cls) -> TaskAuthor:
+        """Return what model-written tasks need."""
+        return ChemistryAuthor()
 
     def describe(self, smiles: str) -> str:
         """Get a molecule's formula, descriptors and functional groups.

@@ -61,7 +61,7 @@ def evol_instruct(rng: random.Random, known: Sequence[Known], author: TaskAuthor
     parent = rng.choice(list(known))
     way = rng.choice([*sorted(IN_DEPTH), "breadth"])
     wish = IN_DEPTH.get(way, IN_BREADTH)
-    text = f"Here is a task:\n{parent.reply}\n\n{wish} The statement, the reference and the tests must all fit the new task."
+    text = f"Here is a task:\n{parent.reply}\n\n{wish} The statement, the reference and what checks it must all fit the new task."
     return Request(text=f"{text}\n{author.instructions}", operator=f"write:evol:{way}", parent_id=parent.task_id)
 
 

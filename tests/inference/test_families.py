@@ -198,7 +198,10 @@ def test_llama3_python_tag_and_eom() -> None:
         assert after == '<|start_header_id|>ipython<|end_header_id|>\n\n"no"<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n'
 
 
-R1_CALL = '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>%s\n```json\n{"text": "%s"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>'
+R1_CALL = (
+    "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>%s\n"
+    '```json\n{"text": "%s"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>'
+)
 R1_RESULT = "<｜tool▁outputs▁begin｜><｜tool▁output▁begin｜>%s<｜tool▁output▁end｜><｜tool▁outputs▁end｜>"
 
 

@@ -332,6 +332,20 @@ def test_the_command_writes_a_file_that_a_recipe_trains_on(
     assert drawn == {"longest_run", "initials"}
 
 
+def test_the_command_writes_chemistry_tasks(
+    endpoint: Callable[[Sequence[Task | str]], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "molecules.jsonl"
+    formula = {"kind": "formula", "value": "C5H10O2"}
+    constraints = [formula, {"kind": "functional_group", "name": "ester"}]
+    sound = {"statement": "An ester of five carbons.", "reference": "COC(=O)C(C)C", "constraints": constraints}
+    words = [str(out), "--env", "chemistry", "--url", endpoint([sound, {**sound, "reference": "CCCCC(=O)O"}]), "--model", "m"]
+    assert write.main([*words, "--requests", "2", "--concurrency", "1"]) == 0
+    assert "kept 1 of 2" in capsys.readouterr().out
+    recipe = {"environments": {"chemistry": {"tasks_file": str(out)}}, "tasks": {"heldout_share": 0.01}}
+    assert TaskSource(Recipe.model_validate(recipe)).train(0).payload["reference"] == "COC(=O)C(C)C"
+
+
 def test_a_bad_endpoint_and_bad_arguments_are_said(
     endpoint: Callable[[Sequence[Task | str]], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -340,7 +354,7 @@ def test_a_bad_endpoint_and_bad_arguments_are_said(
     assert "is it OpenAI-compatible?" in capsys.readouterr().err
     assert write.main([out, "--url", "http://127.0.0.1:1/v1", "--model", "m", "--requests", "1", "--methods", "oss_instruct"]) == 2
     assert "needs --source" in capsys.readouterr().err
-    assert write.main([out, "--url", "x", "--model", "m", "--env", "chemistry"]) == 2
+    assert write.main([out, "--url", "x", "--model", "m", "--env", "lean"]) == 2
     assert "has no author" in capsys.readouterr().err
 
 
