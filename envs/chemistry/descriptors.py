@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from rdkit import Chem
 
 from flywheel.contracts import Knob
 from flywheel.envs.chemistry.family import GROWTH_KNOBS, Made, NoSuchTaskError, grow_reference
-from flywheel.envs.chemistry.mutations import WishListFamily
+from flywheel.envs.chemistry.mutations import Wish, WishListFamily
 from flywheel.verifiers.chemistry_properties import PROPERTIES
 
 
@@ -64,6 +64,12 @@ class DescriptorFamily(WishListFamily):
             raise NoSuchTaskError("methane would do")
         wanted = " and ".join(map(in_words, constraints))
         return Made(f"Give the SMILES of a molecule with {wanted}.", [*constraints, {"kind": "plausible"}], reference)
+
+    def more_wishes(self, params: Mapping[str, int], reference: str, rng: random.Random) -> Sequence[Wish]:
+        """Return a wish for each descriptor."""
+        mol = Chem.MolFromSmiles(reference)
+        specs = [window(name, float(PROPERTIES[name](mol)), params["tightness"], rng) for name in WINDOWS]
+        return [Wish(in_words(spec), spec) for spec in specs]
 
 
 def in_words(spec: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from rdkit.Chem import rdMolDescriptors
 from flywheel.contracts import Knob
 from flywheel.envs.chemistry.family import GROWTH_KNOBS, Made, NoSuchTaskError, grow_reference
 from flywheel.envs.chemistry.growth import formula_of
-from flywheel.envs.chemistry.mutations import WishListFamily
+from flywheel.envs.chemistry.mutations import Wish, WishListFamily
 from flywheel.verifiers.chemistry_groups import pattern
 
 ASKED = (
@@ -45,6 +45,15 @@ class FormulaGroupsFamily(WishListFamily):
         formula = formula_of(reference)
         constraints = [{"kind": "formula", "value": formula.text}, *chosen.values(), {"kind": "plausible"}]
         return Made(f"Give the SMILES of a molecule {formula.words} with {' and '.join(chosen)}.", constraints, reference)
+
+    def more_wishes(self, params: Mapping[str, int], reference: str, rng: random.Random) -> Sequence[Wish]:
+        """Return a wish for each group of the reference."""
+        return group_wishes(reference)
+
+
+def group_wishes(reference: str) -> list[Wish]:
+    """Return a wish for each group of a molecule that tasks ask for, and for its rings."""
+    return [Wish(words, spec) for words, spec in sorted(_features(Chem.MolFromSmiles(reference)).items())]
 
 
 def choose_features(reference: str, count: int, seed: int) -> dict[str, dict[str, Any]]:

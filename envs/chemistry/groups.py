@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import random
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from rdkit import Chem
 
 from flywheel.contracts import Knob
-from flywheel.envs.chemistry.family import GROWTH_KNOBS, ChemistryFamily, Made, grow_reference
-from flywheel.envs.chemistry.formula_groups import choose_features
+from flywheel.envs.chemistry.family import GROWTH_KNOBS, Made, grow_reference
+from flywheel.envs.chemistry.formula_groups import choose_features, group_wishes
+from flywheel.envs.chemistry.mutations import AND, Wish, WishListFamily
 
 
-class GroupsFamily(ChemistryFamily):
+class GroupsFamily(WishListFamily):
     """Asks ``Give the SMILES of a molecule with alcohol and nitrile, at most 8 heavy atoms``.
 
     Without the bound on heavy atoms one molecule that has every group would solve every task.
     """
 
     family = "groups"
+    first_wish = 0
     knobs: Mapping[str, Knob] = {
         **GROWTH_KNOBS,
         "heavy_atoms": replace(GROWTH_KNOBS["heavy_atoms"], low=4, default=(5, 12)),
@@ -41,6 +44,19 @@ class GroupsFamily(ChemistryFamily):
             {"kind": "property", "name": "heavy_atoms", "max": most},
             {"kind": "plausible"},
         ]
-        names = list(chosen)
-        wanted = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+        wanted = self.joined(list(chosen))
         return Made(f"Give the SMILES of a molecule with {wanted}, at most {most} heavy atoms.", constraints, reference)
+
+    def more_wishes(self, params: Mapping[str, int], reference: str, rng: random.Random) -> Sequence[Wish]:
+        """Return a wish for each group of the reference."""
+        return group_wishes(reference)
+
+    def split(self, prompt: str) -> tuple[str, list[str], str]:
+        """Return what a prompt says before its wishes, the wishes, and what it says after them."""
+        before, _, rest = prompt.partition(" with ")
+        wanted, bound, after = rest.rpartition(", at most ")
+        return f"{before} with ", wanted.replace(AND, ", ").split(", "), bound + after
+
+    def joined(self, wishes: Sequence[str]) -> str:
+        """Return wishes as a prompt lists them."""
+        return AND.join(filter(None, [", ".join(wishes[:-1]), wishes[-1]]))

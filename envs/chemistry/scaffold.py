@@ -11,17 +11,19 @@ from rdkit import Chem
 from flywheel.contracts import Knob
 from flywheel.envs.chemistry.assembly import SHAPE_KNOBS, assemble, some_groups
 from flywheel.envs.chemistry.descriptors import WINDOWS, in_words, window
-from flywheel.envs.chemistry.family import ChemistryFamily, Made, NoSuchTaskError
+from flywheel.envs.chemistry.family import Made, NoSuchTaskError
+from flywheel.envs.chemistry.mutations import AND, Wish, WishListFamily
 from flywheel.types import Task
 from flywheel.verifiers.chemistry_properties import PROPERTIES
 
 MAX_GROUPS = 2
 
 
-class ScaffoldFamily(ChemistryFamily):
+class ScaffoldFamily(WishListFamily):
     """Asks ``Give the SMILES of a molecule with the scaffold c1ccncc1, ether and logp 1.2 to 1.9``."""
 
     family = "scaffold"
+    first_wish = 1
     knobs: Mapping[str, Knob] = {
         **SHAPE_KNOBS,
         "num_features": Knob(low=1, high=4, default=(1, 3), help="groups and descriptor windows asked for"),
@@ -48,6 +50,17 @@ class ScaffoldFamily(ChemistryFamily):
         constraints = [{"kind": "scaffold", "value": scaffold}, *features, {"kind": "plausible"}]
         wanted = " and ".join([*asked, *map(in_words, windows)])
         return Made(f"Give the SMILES of a molecule with the scaffold {scaffold}, {wanted}.", constraints, reference)
+
+    def more_wishes(self, params: Mapping[str, int], reference: str, rng: random.Random) -> Sequence[Wish]:
+        """Return a wish for each descriptor."""
+        mol = Chem.MolFromSmiles(reference)
+        specs = [window(name, float(PROPERTIES[name](mol)), params["tightness"], rng) for name in sorted(WINDOWS)]
+        return [Wish(in_words(spec), spec) for spec in specs]
+
+    def split(self, prompt: str) -> tuple[str, list[str], str]:
+        """Return what a prompt says before its wishes, the wishes, and what it says after them."""
+        before, comma, rest = prompt.removesuffix(".").partition(", ")
+        return before + comma, rest.split(AND), "."
 
     def trivial(self, task: Task) -> Sequence[str]:
         """Return the bare scaffold, too."""

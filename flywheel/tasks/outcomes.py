@@ -11,7 +11,7 @@ from flywheel.types import Group, Task, Verdict
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """One group's. `failure` is the verdict on a failed attempt where none solved the task."""
+    """One group's. `failure` is the verdict on the failed attempt that passed most checks, if one failed."""
 
     task: Task
     num_solved: int
@@ -36,6 +36,7 @@ def outcomes_of(groups: Iterable[Group]) -> list[Outcome]:
     for group in groups:
         verdicts = [e.verdict for e in group.experiences if e.verdict.outcome != "infra_error"]
         num_solved = sum(v.outcome == "solved" for v in verdicts)
-        failure = next(iter(verdicts), None) if num_solved == 0 else None
+        failures = [v for v in verdicts if v.outcome != "solved"]
+        failure = max(failures, key=lambda v: sum(check.passed for check in v.checks), default=None)
         found.append(Outcome(task=group.task, num_solved=num_solved, num_judged=len(verdicts), failure=failure))
     return sorted(found, key=lambda outcome: outcome.task.id)

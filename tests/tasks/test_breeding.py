@@ -1,3 +1,4 @@
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -8,6 +9,7 @@ from flywheel.config import Recipe
 from flywheel.contracts import Mutator, Operator, TaskGenerator, draw_params
 from flywheel.envs.chemistry import ChemistryEnv
 from flywheel.envs.code import CodeEnv
+from flywheel.envs.code.mutations import input_kind, renamed
 from flywheel.tasks.breeding import Breeder
 from flywheel.tasks.family import Family
 from flywheel.tasks.mutation import mutated, operators_of
@@ -28,6 +30,11 @@ def failed(*passed: bool) -> Verdict:
     return Verdict(outcome="failed", reward=0.0, checks=checks, evidence="", verifier="v", verifier_version="1")
 
 
+def one_test_failed(task: Task, at: int) -> Verdict:
+    """Return the verdict on code that fails one of the task's tests, public ones first."""
+    return failed(*(n != at for n in range(len(task.payload["public_tests"]) + len(task.payload["hidden_tests"]))))
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_children_of_real_families_are_sound_and_name_their_parent(name: str) -> None:
     generator = FAMILIES[name]
@@ -38,8 +45,9 @@ def test_children_of_real_families_are_sound_and_name_their_parent(name: str) ->
         except ValueError:
             continue
         for operator in operators_of(generator):
+            failure = one_test_failed(parent, 1 + seed % 8) if operator == "failing_case" else None
             try:
-                child = mutated(generator, parent, None, operator=operator, seed=seed)
+                child = mutated(generator, parent, failure, operator=operator, seed=seed)
             except ValueError:
                 continue
             made[operator] += 1
@@ -49,7 +57,7 @@ def test_children_of_real_families_are_sound_and_name_their_parent(name: str) ->
                 parent.env,
                 parent.family,
             )
-            assert child == mutated(generator, parent, None, operator=operator, seed=seed)
+            assert child == mutated(generator, parent, failure, operator=operator, seed=seed)
             assert child.id != parent.id
             assert json.loads(generator.demonstrate(child)[-1])["name"] == "submit"
             assert all(generator.knobs[n].low <= int(v) <= generator.knobs[n].high for n, v in child.params.items())
@@ -71,7 +79,7 @@ def test_references_of_code_variants_pass_and_trivial_answers_fail(name: str) ->
     for operator in generator.operators:
         for seed in range(20):
             try:
-                child = generator.mutate(parent, None, operator=operator, seed=seed)
+                child = generator.mutate(parent, one_test_failed(parent, 1 + seed % 8), operator=operator, seed=seed)
             except ValueError:
                 continue
             generator.validate(child)
@@ -92,6 +100,72 @@ def test_the_constraint_that_failed_is_the_one_that_is_dropped() -> None:
         words = parent.prompt.removesuffix(".").split(" with ")[1].split(" and ")
         assert all(word in child.prompt for at, word in enumerate(words) if at != wish)
         assert words[wish] not in child.prompt.split(" with ")[1].removesuffix(".").split(" and ")
+
+
+def test_the_case_that_failed_comes_back_with_inputs_of_its_kind() -> None:
+    generator = FAMILIES["lists"]
+    parent = generator.generate({"num_ops": 3, "num_kinds": 12, "max_constant": 9, "example_size": 3}, 5)
+    tests = [*parent.payload["public_tests"], *parent.payload["hidden_tests"]]
+    kinds, children = {at: input_kind(test["args"]) for at, test in enumerate(tests)}, {}
+    for at in kinds:
+        with contextlib.suppress(ValueError):
+            children[at] = mutated(generator, parent, one_test_failed(parent, at), operator="failing_case", seed=0)
+    assert len({kinds[at] for at in children}) >= 3
+    for at, child in children.items():
+        new = [*child.payload["public_tests"], *child.payload["hidden_tests"]]
+        assert {input_kind(test["args"]) for test in new} == {kinds[at]}
+        assert len(child.payload["public_tests"]) == 2
+        unseen = {repr(test["args"]) for test in tests}
+        assert unseen.isdisjoint(repr(test["args"]) for test in new)  # no hidden test of the parent's is shown, nor judged again
+        assert child.prompt.split("\n")[:-2] == parent.prompt.split("\n")[:-1]
+        assert all(f"== {test['expected']!r}" in child.prompt for test in new[:2])
+        assert generator.key(child) == generator.key(parent)  # the same function: on the same side of the split
+    for verdict in (None, failed(True, False), failed(*[True] * len(tests))):
+        with pytest.raises(ValueError, match="a verdict that names the test"):
+            mutated(generator, parent, verdict, operator="failing_case", seed=0)
+
+
+def test_kinds_of_input() -> None:
+    assert input_kind([[]]) == input_kind([[3]]) == (("tiny", "plain", "distinct"),)
+    assert input_kind([[1, -2, 1]]) == (("short", "marked", "repeats"),)
+    assert input_kind(["abCde"]) == (("long", "marked", "distinct"),)
+    assert input_kind([0, 12]) == (("not positive", "small"), ("positive", "large"))
+
+
+def test_other_words_mean_the_same() -> None:
+    generator = FAMILIES["strings"]
+    parent = generator.generate({"num_ops": 3, "num_kinds": 17, "max_constant": 20, "example_size": 4}, 2)
+    child = mutated(generator, parent, None, operator="reword", seed=1)
+    assert generator.key(child) == generator.key(parent)
+    assert child.payload["hidden_tests"] == parent.payload["hidden_tests"]
+    assert child.prompt.split("\n")[-1] == parent.prompt.split("\n")[-1]
+    steps = [line.partition(". ")[2] for line in parent.prompt.split("\n")[1:-1]]
+    assert ", then ".join(steps) in child.prompt
+    assert "f(s)" not in child.prompt
+    assert renamed("def f(s):\n    # remove s\n    s = s.replace('s', \"s\")\n    return s\n", "s", "it") == (
+        "def f(it):\n    # remove s\n    it = it.replace('s', \"s\")\n    return it\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["formula_groups", "groups", "descriptors", "scaffold"])
+def test_a_solved_molecule_task_gets_one_constraint_more(name: str) -> None:
+    generator = FAMILIES[name]
+    found = 0
+    for seed in range(12):
+        parent = generator.generate(draw_params(generator.knobs, {}, seed), seed)
+        try:
+            child = mutated(generator, parent, None, operator="add_constraint", seed=seed)
+        except ValueError:
+            continue
+        found += 1
+        old, new = parent.payload["constraints"], child.payload["constraints"]
+        assert [spec for spec in new if spec in old] == old
+        assert len(new) == len(old) + 1
+        assert generator.key(child) != generator.key(parent)
+        grown = mutated(generator, child, failed(True, *(spec in old for spec in new)), operator="drop_constraint", seed=0)
+        assert grown.payload["constraints"] == old  # what was added is what failed, and so what is dropped
+        assert grown.prompt == parent.prompt
+    assert found >= 3
 
 
 def test_turning_a_knob() -> None:
