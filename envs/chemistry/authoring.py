@@ -59,8 +59,9 @@ class ChemistryAuthor:
     """See `flywheel.contracts.TaskAuthor`."""
 
     instructions = (
-        'Reply with one JSON object and nothing else: {"statement": what the molecule has to be, in plain words; "reference": the '
-        f'SMILES of one neutral molecule that is; "constraints": a list of 1 to {MAX_CONSTRAINTS} objects that an answer is checked by, each one of '
+        'Reply with one JSON object and nothing else: {"statement": what the molecule has to be, in plain words; '
+        '"reference": the SMILES of one neutral molecule that is; '
+        f'"constraints": a list of 1 to {MAX_CONSTRAINTS} objects that an answer is checked by, each one of '
         '{"kind": "formula", "value": "C4H8O"}, {"kind": "functional_group", "name": NAME, "min_count": 1, "max_count": null}, '
         '{"kind": "substructure", "smarts": SMARTS, "min_count": 1, "max_count": null}, '
         '{"kind": "property", "name": NAME, "min": NUMBER, "max": NUMBER}, {"kind": "similarity", "to": SMILES, "min": 0.4} and '
