@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from rdkit import Chem
@@ -12,7 +13,7 @@ from rdkit.Chem import rdMolDescriptors
 
 from flywheel.contracts import Knob
 from flywheel.envs.chemistry.family import GROWTH_KNOBS, Made, NoSuchTaskError, grow_reference
-from flywheel.envs.chemistry.growth import formula_of
+from flywheel.envs.chemistry.growth import MAX_REMEMBERED, formula_of
 from flywheel.envs.chemistry.mutations import Wish, WishListFamily
 from flywheel.verifiers.chemistry_groups import pattern
 
@@ -53,7 +54,7 @@ class FormulaGroupsFamily(WishListFamily):
 
 def group_wishes(reference: str) -> list[Wish]:
     """Return a wish for each group of a molecule that tasks ask for, and for its rings."""
-    return [Wish(words, spec) for words, spec in sorted(_features(Chem.MolFromSmiles(reference)).items())]
+    return [Wish(words, dict(spec)) for words, spec in sorted(_features(reference).items())]
 
 
 def choose_features(reference: str, count: int, seed: int) -> dict[str, dict[str, Any]]:
@@ -62,14 +63,16 @@ def choose_features(reference: str, count: int, seed: int) -> dict[str, dict[str
     Raises:
         NoSuchTaskError: it has nothing that tasks ask for.
     """
-    found = _features(Chem.MolFromSmiles(reference))
+    found = _features(reference)
     if not found:
         raise NoSuchTaskError(f"{reference} has none of the groups that tasks ask for")
-    return {name: found[name] for name in sorted(random.Random(seed).sample(sorted(found), min(count, len(found))))}
+    return {name: dict(found[name]) for name in sorted(random.Random(seed).sample(sorted(found), min(count, len(found))))}
 
 
-def _features(mol: Chem.Mol) -> dict[str, dict[str, Any]]:
+@lru_cache(maxsize=MAX_REMEMBERED)
+def _features(smiles: str) -> Mapping[str, Mapping[str, Any]]:
     """Return the constraints that the molecule meets, by the words that a prompt uses."""
+    mol = Chem.MolFromSmiles(smiles)
     found: dict[str, dict[str, Any]] = {
         name: {"kind": "functional_group", "name": name} for name in ASKED if mol.HasSubstructMatch(pattern(name))
     }

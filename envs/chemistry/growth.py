@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from rdkit import Chem
@@ -22,6 +23,7 @@ from flywheel.verifiers.chemistry_plausible import broken_rule
 VALENCE = {"C": 4, "N": 3, "O": 2, "S": 2, "F": 1, "Cl": 1, "Br": 1}
 RING_SIZES = (3, 5, 6)
 ATTEMPTS_BEFORE_RELAXING = 8
+MAX_REMEMBERED = 16_384
 
 
 @dataclass(kw_only=True, slots=True)
@@ -61,6 +63,7 @@ class _Draft:
             for end in pair:
                 digits[end] += str(number)
 
+        @cache
         def depth(index: int, before: int) -> int:
             return 1 + max((depth(next_, index) for next_ in neighbours[index] if next_ != before), default=0)
 
@@ -100,6 +103,7 @@ def grow(num_atoms: int, hetero: Sequence[str], unsaturation: int, seed: int, ir
             elements.pop(rng.randrange(len(elements)))
 
 
+@lru_cache(maxsize=MAX_REMEMBERED)  # small molecules come again and again
 def is_plausible(smiles: str) -> bool:
     """Whether a SMILES of our own making passes the answer rules and every plausibility rule."""
     try:
@@ -120,6 +124,7 @@ class Formula(NamedTuple):
         return f"{self.text} unsaturation {self.unsaturation}"
 
 
+@lru_cache(maxsize=MAX_REMEMBERED)
 def formula_of(smiles: str) -> Formula:
     """Return the formula of a SMILES of our own making."""
     text = str(CalcMolFormula(Chem.MolFromSmiles(smiles)))

@@ -38,7 +38,8 @@ def step_inputs(base: StepFamily, num_arguments: int) -> tuple[Args, ...]:
 
 def step_draft(base: StepFamily, names: tuple[str, ...], placed: tuple[Placed, ...]) -> Draft:
     """Return the draft of a step family's function."""
-    without, others = base.near_misses(placed, names, 1 if len(names) > 1 else 0)
+    changes = base.near_misses(placed, 1 if len(names) > 1 else 0)
+    without, others = ([base.source_of([*placed[: one.at], *one.rest], names) for one in of] for of in changes)
     return Draft(
         domain=f"{base.family}/{len(names)}",
         source=base.source_of(placed, names),

@@ -43,6 +43,8 @@ class MutableStepFamily(StepFamily):
         Raises:
             ValueError: the operator does not fit, or its variant is not sound (a step that does nothing, say).
         """
+        if "steps" not in task.payload or "key" in task.payload:  # a model's program, which runs in sandboxes only
+            raise ValueError(f"{self.family}: task {task.id} is not of this family's making")
         if operator == "failing_case":
             return self._failing_case(task, failure, seed)
         if operator == "reword":
