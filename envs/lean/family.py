@@ -13,14 +13,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flywheel.contracts import Knob
-from flywheel.types import Knobs, Task, Trajectory, content_id, derive_seed
+from flywheel.contracts import Knob, Operator
+from flywheel.envs.lean.rename import renamed
+from flywheel.types import Knobs, Task, Trajectory, Verdict, content_id, derive_seed
 from flywheel.verifiers.lean import LeanVerifier
 from flywheel.verifiers.lean_gate import read_statement
 from flywheel.verifiers.lean_scripts import script
 
 TRIVIAL = "True.intro"
 MAX_REDRAWS = 40
+OPERATORS: Mapping[str, Operator] = {"rename": Operator(direction="same", help="the same theorem and proof in other letters")}
 _NAME = re.compile(r"[A-Za-z_α-ωΑ-Ω][\w'.]*")
 
 
@@ -108,6 +110,7 @@ class LeanFamily(ABC):
 
     family: str
     knobs: Mapping[str, Knob]
+    operators = OPERATORS
     whole: bool = False  # demonstrate by one submission instead of tactic by tactic
 
     @abstractmethod
@@ -139,6 +142,22 @@ class LeanFamily(ABC):
                 continue
             return task_of(made.signature, self.family, reference=script(made.tactics), params=chosen, seed=seed)
         raise ValueError(f"{self.family}: found no theorem for {chosen!r}; widen the knobs")
+
+    def mutate(self, task: Task, failure: Verdict | None, *, operator: str, seed: int) -> Task:
+        """Return the theorem, and its proof, in other letters.
+
+        Raises:
+            ValueError: no such operator, or too many names.
+        """
+        if operator not in self.operators:
+            raise ValueError(f"{self.family}: no operator {operator!r}; known: {', '.join(self.operators)}")
+        signature, reference = read_statement(task.payload["statement"]).signature, str(task.payload["reference"])
+        names = [name for listed, _ in split_signature(signature)[0] for name in listed.split()]
+        rng = random.Random(derive_seed(operator, task.id, seed))
+        signature, reference = renamed(names, [signature, reference], rng)
+        header = str(task.payload.get("header", ""))
+        made = task_of(signature, self.family, reference=reference, header=header, params=task.params, seed=seed)
+        return made.derived(task, f"mutate:{operator}")
 
     def demonstrate(self, task: Task) -> list[str]:
         """Return the reference, as its tactics and a submission of what they come to, or whole."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from flywheel.envs.lean.family import canonical, split_signature, task_of
 from flywheel.envs.lean.goals import normalize
+from flywheel.envs.lean.rename import IDENTIFIER, replace_name
 from flywheel.envs.lean.search import ProofSearch
 from flywheel.types import Task
 from flywheel.verifiers.lean import LeanPayload
@@ -20,7 +21,6 @@ from flywheel.verifiers.lean_check import ProofChecker
 from flywheel.verifiers.lean_gate import read_statement, refuse_statement
 
 Group = tuple[str, str]  # a binder's names and its type; no names for an instance
-_IDENTIFIER = r"(?<![\w.'«]){}(?![\w'»])"
 _NUMBER = re.compile(r"(?<![\w.'])[0-9]+(?![\w.'])")
 FRESH = "nmkxyz"
 
@@ -31,16 +31,11 @@ def join_signature(groups: Sequence[Group], goal: str) -> str:
     return " ".join([*written, ":", goal])
 
 
-def replace_name(text: str, name: str, new: str) -> str:
-    """Return a text with a name replaced wherever it stands as a whole."""
-    return re.sub(_IDENTIFIER.format(re.escape(name)), lambda _: new, text)
-
-
 def is_hypothesis(groups: Sequence[Group], at: int) -> bool:
     """Whether a binder assumes something: its type speaks of what earlier binders introduce, and nothing later needs its names."""
     names, kind = groups[at]
     before = [(name, of) for earlier, of in groups[:at] for name in earlier.split()]
-    mentioned = [of for name, of in before if re.search(_IDENTIFIER.format(re.escape(name)), kind)]
+    mentioned = [of for name, of in before if re.search(IDENTIFIER.format(re.escape(name)), kind)]
     if not names or not mentioned or kind.endswith(("Prop", "Type", "Sort")):
         return False
     return re.search(r"[=<>≤≥∧∨¬∃∀↔≠∣∈]", kind) is not None or any(of.endswith("Prop") for of in mentioned)
@@ -70,7 +65,7 @@ def generalise(groups: list[Group], goal: str, rng: random.Random) -> tuple[list
     """Return the theorem with a new variable for one of its numbers, everywhere."""
     numbers = sorted(set(_NUMBER.findall(" ".join([goal, *(kind for _, kind in groups)]))))
     used = {name for names, _ in groups for name in names.split()}
-    fresh = next((name for name in FRESH if name not in used and not re.search(_IDENTIFIER.format(name), goal)), None)
+    fresh = next((name for name in FRESH if name not in used and not re.search(IDENTIFIER.format(name), goal)), None)
     if not numbers or fresh is None:
         return None
     number = re.compile(rf"(?<![\w.']){rng.choice(numbers)}(?![\w.'])")

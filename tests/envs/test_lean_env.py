@@ -184,6 +184,7 @@ def test_a_family_keeps_its_word(name: str) -> None:
         assert script(split_script(reference)) == reference
         if seed < 5:
             generator.validate(task)
+        generator.validate(generator.mutate(task, None, operator="rename", seed=seed))
     assert len(keys) > 15, keys
 
 

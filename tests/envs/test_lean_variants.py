@@ -8,8 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from flywheel.contracts import draw_params
+from flywheel.envs.lean.families import FAMILIES
 from flywheel.envs.lean.family import split_signature, task_of
 from flywheel.envs.lean.formalise import formalise
+from flywheel.envs.lean.rename import renamed
 from flywheel.envs.lean.search import Candidate, ProofSearch
 from flywheel.envs.lean.test_time import TARGET, VARIANT, TestTimeEnv
 from flywheel.envs.lean.variants import (
@@ -45,6 +48,27 @@ def outcomes(operator: str, signature: str) -> set[str]:
     groups, goal = split_signature(signature)
     made = (OPERATORS[operator](groups, goal, random.Random(seed)) for seed in range(60))
     return {join_signature(*one) for one in made if one is not None}
+
+
+def test_a_renamed_theorem_is_the_same_theorem_with_the_same_proof() -> None:
+    texts = ["(α : Type) (f : α → α) (a h' : α) (h1 : f a = h') : ∀ x, f (f a) = f x.a", "by\n  intro x a1\n  exact (congrArg f h1.symm)"]
+    signature, proof = renamed(["α", "f", "a", "h'", "h1"], texts, random.Random(0))
+    binders, names = split_signature(signature)[0], {}
+    for (old, _), (new, _) in zip(split_signature(texts[0])[0], binders, strict=True):
+        names.update(zip(old.split(), new.split(), strict=True))
+    assert names["α"] == "α"
+    assert len(set(names.values())) == 5
+    assert not set(names.values()) & {"f", "a", "h'", "h1", "x", "a1", "intro", "exact", "by"}
+    f, a, prime, h1 = (names[name] for name in ("f", "a", "h'", "h1"))
+    assert signature == f"(α : Type) ({f} : α → α) ({a} {prime} : α) ({h1} : {f} {a} = {prime}) : ∀ x, {f} ({f} {a}) = {f} x.a"
+    assert proof == f"by\n  intro x a1\n  exact (congrArg {f} {h1}.symm)"
+    for family, generator in FAMILIES.items():
+        for seed in range(5):
+            parent = generator.generate(draw_params(generator.knobs, {}, seed), seed)
+            child = generator.mutate(parent, None, operator="rename", seed=seed)
+            assert generator.key(child) == generator.key(parent), family
+            assert child.payload["statement"] != parent.payload["statement"]
+            assert (child.parent_id, child.operator) == (parent.id, "mutate:rename")
 
 
 def test_an_operator_makes_what_its_name_says() -> None:
