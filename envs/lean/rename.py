@@ -17,9 +17,9 @@ def replace_name(text: str, name: str, new: str) -> str:
 
 
 def renamed(names: Sequence[str], texts: Sequence[str], rng: random.Random) -> list[str]:
-    """Return texts with these names replaced by others that occur in none of them: a letter by a letter while there are any, a longer name by two signs.
+    """Return texts with these names replaced by others that occur in none of them.
 
-    A name that is no ASCII word (a type's Greek letter) stays.
+    A letter gives way to a letter while there are any, a longer name to two signs; what is not ASCII (a type's Greek letter) stays.
 
     Raises:
         ValueError: there are more names than letters.

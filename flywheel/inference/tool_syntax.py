@@ -310,9 +310,9 @@ class Mistral(ToolSyntax):
         """Return the calls' ids where each has one of nine letters and digits."""
         rest = text.partition("[TOOL_CALLS]")[2]
         value = (_json_at(rest, 0) or ([], 0))[0]
-        ids = [call.get("id") for call in value if isinstance(call, dict)] if isinstance(value, list) else []
-        ids = ids or re.findall(r"\[CALL_ID\](\w+)\[ARGS\]", rest)
-        return ids if all(isinstance(one, str) and len(one) == 9 and one.isalnum() for one in ids) else []
+        listed = [call.get("id") for call in value if isinstance(call, dict)] if isinstance(value, list) else []
+        ids = [one for one in listed or re.findall(r"\[CALL_ID\](\w+)\[ARGS\]", rest) if isinstance(one, str)]
+        return ids if all(len(one) == 9 and one.isalnum() for one in ids) else []
 
     @staticmethod
     def _list(rest: str) -> Reading:

@@ -63,6 +63,7 @@ async def run_episode(
         context: list[int] = []
         env_return = 0.0
         stop: StopReason | None = None
+        said: str | None = None
         while stop is None:
             context += new_ids
             room, limit = _room(limits, turns, len(context))
@@ -73,13 +74,14 @@ async def run_episode(
             asked = dataclasses.replace(sampling, max_tokens=room, seed=turn_seed)
             completion = await engine.generate(context, asked)
             parsed = chat.parse(completion.token_ids, tools, prompt=context)
+            said = parsed.content if parsed.reasoning else parsed.text
             context += completion.token_ids
             calls: tuple[ToolCall, ...] = ()
             observations: list[str] = []
             if completion.finish == "length":
                 stop = limit
             else:
-                reached = await _act(env, stage, parsed.tool_calls, parsed.content if parsed.reasoning else parsed.text)
+                reached = await _act(env, stage, parsed.tool_calls, said)
                 calls, observations = reached.calls, reached.observations
                 env_return += reached.reward
                 stop = reached.stop or ("max_turns" if len(turns) + 1 >= limits.max_turns else None)
@@ -99,15 +101,15 @@ async def run_episode(
         trajectory = Trajectory(
             task_id=task.id, turns=tuple(turns), stop_reason=stop or "max_turns", answer=None, env_return=env_return, seed=seed
         )
-        return dataclasses.replace(trajectory, answer=answer_of(env, trajectory))
+        return dataclasses.replace(trajectory, answer=answer_of(env, trajectory, said))
 
 
-def answer_of(env: Any, trajectory: Trajectory) -> str | None:
-    """Return what the environment says is judged; without an ``answer`` method, the last turn's text."""
+def answer_of(env: Any, trajectory: Trajectory, said: str | None = None) -> str | None:
+    """Return what the environment says is judged; without an ``answer`` method, what was `said` last (default: the last turn's text)."""
     if hasattr(env, "answer"):
         answer: str | None = env.answer(trajectory)
         return answer
-    return trajectory.turns[-1].text if trajectory.turns else None
+    return trajectory.turns[-1].text if said is None and trajectory.turns else said
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from flywheel.config import PolicyConfig
 from flywheel.inference.chat import ChatFormat, load_tokenizer
+from flywheel.inference.model_files import load_chat, stop_token_ids
 from flywheel.types import ToolCall
 from tests.inference.helpers_inference import SPECIAL, make_tokenizer
 
@@ -152,6 +154,14 @@ def test_qwen3_not_thinking() -> None:
     assert chat.tokenizer.decode(context).count("<think>\n\n</think>\n\n") == 5
     options = {"chat_template": published("qwen3_training"), "enable_thinking": False}
     assert context == whole(chat, messages_of("C3H8?", turns), **options)
+
+
+def test_a_recipe_says_what_the_template_is_told(tmp_path: Path) -> None:
+    chat_of("qwen3", CHATML, "<|im_end|>").tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "qwen3"}', "utf-8")
+    for told, ending in (({}, "assistant\n"), ({"enable_thinking": False}, "assistant\n<think>\n\n</think>\n\n")):
+        chat = load_chat(tmp_path, PolicyConfig(chat_template_kwargs=told))
+        assert chat.tokenizer.decode(chat.render_task("x")).endswith(ending)
 
 
 def test_qwen3_instruct() -> None:
@@ -291,6 +301,7 @@ def test_mistral(version: str, tmp_path: Path) -> None:
     """
     chat = tekken(tmp_path, version)
     assert chat.tool_format == "mistral"
+    assert stop_token_ids(tmp_path, PolicyConfig()) == (chat.tokenizer.eos_token_id,)
     turns = [
         turn._replace(content=turn.content if version != "v3" or not turn.calls else "") for turn in without_reasoning(TURNS) if turn.calls
     ]
