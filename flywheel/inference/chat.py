@@ -187,7 +187,10 @@ class ChatFormat:
     def _shows_tools(self) -> bool:
         parameters = {"type": "object", "properties": {"k": {"type": "string"}}}
         tool = {"type": "function", "function": {"name": SAMPLE_CALL.name, "description": "x", "parameters": parameters}}
-        return SAMPLE_CALL.name in self.tokenizer.decode(self._template.task("x", [tool]), skip_special_tokens=False)
+        try:
+            return SAMPLE_CALL.name in self.tokenizer.decode(self._template.task("x", [tool]), skip_special_tokens=False)
+        except ConfigError:
+            return False
 
     def _explained(self, tools: Tools) -> str:
         schemas = "\n".join(json.dumps(tool.get("function", tool), ensure_ascii=False) for tool in tools)

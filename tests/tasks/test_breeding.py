@@ -13,9 +13,9 @@ from flywheel.envs.code.mutations import input_kind, renamed
 from flywheel.tasks.breeding import Breeder
 from flywheel.tasks.family import Family
 from flywheel.tasks.mutation import mutated, operators_of
-from flywheel.tasks.outcomes import Outcome
+from flywheel.tasks.outcomes import Outcome, outcomes_of
 from flywheel.tasks.source import TaskSource
-from flywheel.types import Check, Knobs, Task, Verdict
+from flywheel.types import Check, Experience, Group, Knobs, Task, Trajectory, Verdict
 from tests.tasks.levels import Levels
 
 FAMILIES: Mapping[str, TaskGenerator] = {**CodeEnv.generators(), **ChemistryEnv.generators()}
@@ -123,6 +123,21 @@ def test_the_case_that_failed_comes_back_with_inputs_of_its_kind() -> None:
     for verdict in (None, failed(True, False), failed(*[True] * len(tests))):
         with pytest.raises(ValueError, match="a verdict that names the test"):
             mutated(generator, parent, verdict, operator="failing_case", seed=0)
+
+
+def test_the_failure_of_a_group_is_its_nearest_miss() -> None:
+    task = Levels().generate({"x": 1, "y": 1}, 0)
+    solved = Verdict(
+        outcome="solved", reward=1.0, checks=(Check(name="c", passed=True),) * 3, evidence="", verifier="v", verifier_version="1"
+    )
+    verdicts = [solved, failed(False, False, False), failed(True, True, False), failed(True, False, False)]
+    attempt = Trajectory(task_id=task.id, turns=(), stop_reason="terminated", answer=None)
+    made = [
+        Experience(id=f"e{at}", group_id="g", task=task, trajectory=attempt, verdict=verdict, origin="on_policy")
+        for at, verdict in enumerate(verdicts)
+    ]
+    assert outcomes_of([Group(id="g", task=task, experiences=tuple(made))])[0].failure == verdicts[2]
+    assert outcomes_of([Group(id="g", task=task, experiences=tuple(made[:1]))])[0].failure is None
 
 
 def test_kinds_of_input() -> None:
