@@ -150,8 +150,10 @@ class DraftFamily:
 
     def _try(self, params: Knobs, seed: int, rng: random.Random) -> Task | None:
         draft = self.draft(params, rng)
-        if draft is None:
-            return None
+        return None if draft is None else self.from_draft(draft, params, seed, rng)
+
+    def from_draft(self, draft: Draft, params: Knobs, seed: int, rng: random.Random, parent: Task | None = None) -> Task | None:
+        """Return the task of a draft, as like its parent as can be; None where the draft is not sound."""
         told = tell(draft)
         if told is None:
             return None

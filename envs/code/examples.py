@@ -11,9 +11,10 @@ from flywheel.contracts import Knob
 from flywheel.envs.code.arithmetic import Arithmetic
 from flywheel.envs.code.drafts import Args, Draft, DraftFamily, distinct, equation
 from flywheel.envs.code.lists import Lists
+from flywheel.envs.code.mutations import STEP_OPERATORS, changed_steps
 from flywheel.envs.code.steps import Placed, StepFamily
 from flywheel.envs.code.strings import Strings
-from flywheel.types import Knobs
+from flywheel.types import Knobs, Task, Verdict, derive_seed
 
 BASES: tuple[StepFamily, ...] = (Lists(), Strings(), Arithmetic())
 MOST_EXAMPLES = 9
@@ -56,7 +57,35 @@ def told_by_examples(header: str, shown: Sequence[tuple[Args, Any]]) -> str:
     return "\n".join([f"Write {header}.", *(equation(args, value, header.partition("(")[0]) for args, value in shown)])
 
 
-class FromExamples(DraftFamily):
+class MutableDraftFamily(DraftFamily):
+    """A family whose drafts are functions of step families: what changes the steps makes variants of its tasks."""
+
+    operators = STEP_OPERATORS
+
+    def base_of(self, task: Task) -> tuple[StepFamily, tuple[str, ...]]:
+        """Return the step family that a task's function is of, and the names of its arguments."""
+        names = tuple(str(task.payload["reference"]).partition("(")[2].partition(")")[0].split(", "))
+        return next((base for base in BASES if (base.variable,) == names), BASES[-1]), names
+
+    def mutate(self, task: Task, failure: Verdict | None, *, operator: str, seed: int) -> Task:
+        """Return a variant of a task of this family.
+
+        Raises:
+            ValueError: the operator does not fit, or its variant is not sound.
+        """
+        base, names = self.base_of(task)
+        num_kinds = min(int(task.params["num_kinds"]), len(base.steps))
+        rng = random.Random(derive_seed("variant", operator, task.id, seed))
+        own = {**task.params, "num_kinds": num_kinds, "num_args": len(names)}
+        placed = changed_steps(base, task, operator, self.knobs["num_ops"], own, rng)
+        params = {**task.params, "num_ops": len(placed)}
+        child = self.from_draft(step_draft(base, names, placed), params, seed, rng, task)
+        if child is None:
+            raise ValueError(f"{operator} made an unsound variant of {task.payload['steps']!r}")
+        return child.derived(task, f"mutate:{operator}")
+
+
+class FromExamples(MutableDraftFamily):
     """``f`` of a list, a string or integers, shown by what it gives. The examples tell it from near misses."""
 
     family = "examples"

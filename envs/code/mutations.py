@@ -12,18 +12,22 @@ import tokenize
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from flywheel.contracts import Operator
+from flywheel.contracts import Knob, Operator
 from flywheel.envs.code.steps import Placed, Step, StepFamily
-from flywheel.types import Task, Verdict, derive_seed
+from flywheel.types import Knobs, Task, Verdict, derive_seed
 
-OPERATORS: Mapping[str, Operator] = {
+STEP_OPERATORS: Mapping[str, Operator] = {
     "drop_step": Operator(direction="easier", help="one step left out"),
     "first_half": Operator(direction="easier", help="the first half of the steps alone"),
-    "failing_case": Operator(direction="easier", help="the same function on inputs of the kind that failed, two of them shown"),
-    "reword": Operator(direction="same", help="the same function in other words, its variable renamed"),
     "change_constant": Operator(direction="same", help="another constant in one step"),
     "exchange_step": Operator(direction="same", help="one step replaced by one of another kind"),
     "add_step": Operator(direction="harder", help="one more step"),
+}
+"""What changes the steps alone; any family whose tasks name their steps can have them (`changed_steps`)."""
+OPERATORS: Mapping[str, Operator] = {
+    **STEP_OPERATORS,
+    "failing_case": Operator(direction="easier", help="the same function on inputs of the kind that failed, two of them shown"),
+    "reword": Operator(direction="same", help="the same function in other words, its variable renamed"),
 }
 
 NUM_SHOWN, NUM_CASES = 2, 10
@@ -49,16 +53,9 @@ class MutableStepFamily(StepFamily):
             return self._failing_case(task, failure, seed)
         if operator == "reword":
             return self._reworded(task, seed)
-        placed = self._placed(task)
-        num_fixed = len(self.opening(task.params, random.Random(0)))
-        kinds = self.steps[: int(task.params["num_kinds"])]
         rng = random.Random(derive_seed("variant", operator, task.id, seed))
-        made = _MAKERS[operator](placed[num_fixed:], kinds, int(task.params["max_constant"]), rng)
-        knob = self.knobs["num_ops"]
-        num_ops = num_fixed + len(made)
-        if not made or made == placed[num_fixed:] or not knob.low <= num_ops <= knob.high:
-            raise ValueError(f"{operator} does not fit {task.payload['steps']!r}")
-        child = self._try((*placed[:num_fixed], *made), {**task.params, "num_ops": num_ops}, seed, rng)
+        placed = changed_steps(self, task, operator, self.knobs["num_ops"], task.params, rng)
+        child = self._try(placed, {**task.params, "num_ops": len(placed)}, seed, rng)
         if child is None:
             raise ValueError(f"{operator} made an unsound variant of {task.payload['steps']!r}")
         return child.derived(task, f"mutate:{operator}")
@@ -94,18 +91,50 @@ class MutableStepFamily(StepFamily):
         new = rng.choice([name for name in NEW_NAMES if name not in names])
         reference = renamed(str(task.payload["reference"]), self.variable, new)
         named = [new if name == self.variable else name for name in names]
-        steps = ", then ".join(placed.phrase for placed in self._placed(task))
+        steps = ", then ".join(placed.phrase for placed in placed_of(self, task, task.params))
         said = rng.choice(WORDINGS).format(call=f"f({', '.join(named)})", steps=steps)
         prompt = "\n".join([said, *map(_equation, task.payload["public_tests"])])
         if reference == task.payload["reference"] and prompt == task.prompt:
             raise ValueError("reword: there is nothing to say otherwise")
         return _child(task, prompt, {**task.payload, "reference": reference}, seed).derived(task, "mutate:reword")
 
-    def _placed(self, task: Task) -> list[Placed]:
-        """Return the steps that a task's payload names."""
-        opening = [placed.step for placed in self.opening(task.params, random.Random(0))]
-        kinds = {step.name: step for step in (*self.steps, *opening)}
-        return [Placed(step=kinds[name], constant=constant) for name, constant in task.payload["steps"]]
+
+def placed_of(family: StepFamily, task: Task, params: Knobs) -> list[Placed]:
+    """Return the steps, of a family's kinds, that a task's payload names.
+
+    Raises:
+        ValueError: it names none, or others.
+    """
+    opening = [placed.step for placed in family.opening(params, random.Random(0))]
+    kinds = {step.name: step for step in (*family.steps, *opening)}
+    named = task.payload.get("steps", [])
+    if not named or any(name not in kinds for name, _ in named):
+        raise ValueError(f"task {task.id} names no steps of the family {family.family!r}")
+    return [Placed(step=kinds[name], constant=constant) for name, constant in named]
+
+
+def changed_steps(family: StepFamily, task: Task, operator: str, num_ops: Knob, params: Knobs, rng: random.Random) -> tuple[Placed, ...]:
+    """Return a task's steps as one of `STEP_OPERATORS` changes them; those that come first whatever is drawn stay.
+
+    Args:
+        family: Whose kinds of steps they are.
+        task: It names them in its payload.
+        operator: Of `STEP_OPERATORS`.
+        num_ops: How many there may be.
+        params: The knobs as `family` has them.
+        rng: Makes the choices.
+
+    Raises:
+        ValueError: no such operator, or it does not fit.
+    """
+    if operator not in _MAKERS:
+        raise ValueError(f"no operator {operator!r}; known: {', '.join(_MAKERS)}")
+    placed = placed_of(family, task, params)
+    num_fixed = len(family.opening(params, random.Random(0)))
+    made = _MAKERS[operator](placed[num_fixed:], family.steps[: int(params["num_kinds"])], int(params["max_constant"]), rng)
+    if not made or made == placed[num_fixed:] or not num_ops.low <= num_fixed + len(made) <= num_ops.high:
+        raise ValueError(f"{operator} does not fit {task.payload['steps']!r}")
+    return (*placed[:num_fixed], *made)
 
 
 def input_kind(args: Sequence[Any]) -> tuple[Any, ...]:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from flywheel.contracts import Knob
-from flywheel.envs.code.drafts import NUM_HIDDEN, Args, Draft, DraftFamily, results, tell
-from flywheel.envs.code.examples import step_draft
+from flywheel.envs.code.drafts import NUM_HIDDEN, Args, Draft, results, tell
+from flywheel.envs.code.examples import MutableDraftFamily, step_draft
 from flywheel.envs.code.lists import Lists
 from flywheel.envs.code.reference import LIMITS
+from flywheel.envs.code.steps import StepFamily
 from flywheel.types import Knobs, Task, content_id
 
 LISTS = Lists()
@@ -82,7 +83,7 @@ WRITERS = (
 )
 
 
-class Programs(DraftFamily):
+class Programs(MutableDraftFamily):
     """A program that reads integers, does the steps of the lists family and prints."""
 
     family = "programs"
@@ -95,12 +96,20 @@ class Programs(DraftFamily):
     }
 
     def draft(self, params: Knobs, rng: random.Random) -> Draft:
-        """Return a function of the lists family; `_try` reads its arguments and prints its results."""
+        """Return a function of the lists family; `from_draft` reads its arguments and prints its results."""
         return step_draft(LISTS, ("xs",), LISTS.draw_steps(params, rng))
 
-    def _try(self, params: Knobs, seed: int, rng: random.Random) -> Task | None:
-        draft = self.draft(params, rng)
+    def base_of(self, task: Task) -> tuple[StepFamily, tuple[str, ...]]:
+        """Return the lists family and its variable."""
+        return LISTS, ("xs",)
+
+    def from_draft(self, draft: Draft, params: Knobs, seed: int, rng: random.Random, parent: Task | None = None) -> Task | None:
+        """Return the program that reads the draft's arguments and prints its results, in the parent's shapes."""
         reader, writer = (rng.choice(kinds[: int(params[knob])]) for kinds, knob in ((READERS, "num_readers"), (WRITERS, "num_writers")))
+        if parent is not None:
+            lines = parent.prompt.split("\n")
+            reader = next(shape for shape in READERS if lines[0].endswith(shape.phrase))
+            writer = next(shape for shape in WRITERS if shape.phrase in lines)
         return self.about(draft, reader, writer, params, seed, rng)
 
     def about(self, draft: Draft, reader: Shape, writer: Shape, params: Knobs, seed: int, rng: random.Random) -> Task | None:
