@@ -100,15 +100,15 @@ def test_without_a_call_the_error_comes_as_a_user_turn() -> None:
 
 
 def test_reasoning_stays_in_the_context_and_is_no_part_of_the_action() -> None:
-    """A call that is thought of is not played; what is said after the reasoning is."""
+    """A call that is only thought of is not played; one that follows the reasoning is."""
     task = code_task()
-    submit = {"name": "submit", "arguments": {"code": task.payload["reference"]}}
-    sayings = [f"<think>\n{call('submit', code='def f(xs): pass')}</think>", f"<think>hm</think>\n\n{json.dumps(submit)}"]
+    solution = call("submit", code=task.payload["reference"])
+    sayings = [f"<think>\n{call('submit', code='def f(xs): pass')}</think>", f"<think>hm</think>\n\n{solution}"]
     found, policy = attempt(task, lambda context: sayings[context.count("<|im_start|>assistant") - 1])
     first, second = found.trajectory.turns
     assert (first.text, first.tool_calls) == (sayings[0], ())
     assert "no tool call" in str(first.observation)
-    assert (second.text, found.verdict.outcome) == (sayings[1], "solved")
+    assert (second.text, len(second.tool_calls), found.verdict.outcome) == (sayings[1], 1, "solved")
     assert sayings[0] in text(policy.asked[1].prompt_ids)
 
 
