@@ -398,7 +398,8 @@ def syntax_of(tool_format: str, sample: str) -> tuple[str, ToolSyntax]:
             tool_format = "deepseek"
         elif SAMPLE_CALL.name in sample and SAMPLE_CALL not in Hermes().read(sample, ()).calls:
             raise ValueError(
-                "the chat template writes tool calls in an unknown syntax: set policy.tool_format to one that the model can learn"
+                "the chat template writes tool calls in an unknown syntax: set policy.tool_format to vllm:NAME, where vLLM has a parser "
+                f"for the family, or to one that the model can learn ({', '.join(SYNTAXES)})"
             )
         else:
             tool_format = "hermes"

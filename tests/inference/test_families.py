@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from flywheel.config import PolicyConfig
+from flywheel.errors import ConfigError
 from flywheel.inference.chat import ChatFormat, load_tokenizer
 from flywheel.inference.model_files import load_chat, stop_token_ids
 from flywheel.types import ToolCall
@@ -249,6 +251,32 @@ def test_deepseek_r1_distill() -> None:
     assert chat.tokenizer.decode(chat.render_action(action, prompt=first)) == f"\n</think>\n\n{R1_CALL % ('submit', 'C')}{end}"
     later = chat.render_observation(["1"], after=(chat.end_id,))
     assert chat.tokenizer.decode(chat.render_action(action, prompt=later)) == f"{R1_CALL % ('submit', 'C')}{end}"
+
+
+OTHERS = {
+    "hermes": ["qwen2_5", "qwen3_vl", "gemma3", "phi3_5", "cohere2", "llama3"],  # the last four know no tools: they are told in the task
+    "qwen3_coder": ["qwen3_5_nothink", "qwen3_6", "qwen3_8", "nemotron_3_nano", "nemotron_3_super"],
+    "deepseek": ["deepseekv3"],
+    "unknown syntax: set policy.tool_format to vllm:NAME": ["gemma4_v5", "glm4moe", "gptoss", "lfm2_v2"],
+}
+
+
+@pytest.mark.parametrize(("found", "name"), [(found, name) for found, names in OTHERS.items() for name in names])
+def test_other_published_templates_are_read_or_refused(found: str, name: str) -> None:
+    special = sorted(set(re.findall(r"<[|｜][^<>\s'\"{}%]*?[|｜]?>|<(?:start|end)_of_turn>", published(name))))
+    tokenizer = make_tokenizer(published(name), ["<pad>", "<s>", "</s>", *special], "</s>")
+    tokenizer.bos_token = "<s>"
+    if found.startswith("unknown"):
+        with pytest.raises(ConfigError, match=found):
+            ChatFormat(tokenizer)
+        return
+    chat = ChatFormat(tokenizer)
+    assert chat.tool_format == found
+    asked = chat.render_task("C3H8?", TOOLS)
+    assert all(word in tokenizer.decode(asked) for word in ("C3H8?", "look", "submit", "string"))
+    said = chat.render_action('{"name": "submit", "arguments": {"text": "CCC"}}', TOOLS, prompt=asked)
+    assert chat.parse(said, TOOLS, prompt=asked).tool_calls == (call("submit", "CCC"),)
+    assert "not yet" in tokenizer.decode(chat.render_observation(["not yet"], after=said))
 
 
 def test_reasoning_that_never_ends_holds_no_call() -> None:
