@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from flywheel.errors import ConfigError
 from flywheel.inference.templates import Tools, template_of
-from flywheel.inference.tool_syntax import SAMPLE_CALL, syntax_of
+from flywheel.inference.tool_syntax import SAMPLE_CALL, ToolSyntax, syntax_of
 from flywheel.types import ToolCall
 
 if TYPE_CHECKING:
@@ -67,11 +67,13 @@ class ChatFormat:
         self.tokenizer = tokenizer
         self._template = template_of(tokenizer, template_options or {})
         sample = self._template.turn(SAMPLE_CALL)
+        self.tool_format = tool_format
+        self._syntax: ToolSyntax
         try:
             if tool_format.startswith("vllm:"):
                 from flywheel.inference.vllm_parsers import VllmSyntax
 
-                self.tool_format, self._syntax = tool_format, VllmSyntax(tool_format.removeprefix("vllm:"), tokenizer, self._template)
+                self._syntax = VllmSyntax(tool_format.removeprefix("vllm:"), tokenizer, self._template)
             else:
                 self.tool_format, self._syntax = syntax_of(tool_format, sample or self._template.source)
         except ValueError as error:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Tools = Sequence[Mapping[str, Any]]
 _COMPLETION = "THE-COMPLETION"  # found again in what the template renders
-_USER = {"role": "user", "content": "x"}
+_USER: dict[str, Any] = {"role": "user", "content": "x"}
 
 
 class Template(Protocol):

@@ -53,7 +53,8 @@ def outcomes(operator: str, signature: str) -> set[str]:
 def test_a_renamed_theorem_is_the_same_theorem_with_the_same_proof() -> None:
     texts = ["(α : Type) (f : α → α) (a h' : α) (h1 : f a = h') : ∀ x, f (f a) = f x.a", "by\n  intro x a1\n  exact (congrArg f h1.symm)"]
     signature, proof = renamed(["α", "f", "a", "h'", "h1"], texts, random.Random(0))
-    binders, names = split_signature(signature)[0], {}
+    binders = split_signature(signature)[0]
+    names: dict[str, str] = {}
     for (old, _), (new, _) in zip(split_signature(texts[0])[0], binders, strict=True):
         names.update(zip(old.split(), new.split(), strict=True))
     assert names["α"] == "α"
