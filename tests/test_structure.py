@@ -67,7 +67,7 @@ DISTRIBUTIONS = {
     "yaml": "pyyaml",
     "markdown_it": "markdown-it-py",
 }
-OPTIONAL = {"docker", "lean-dojo", "reasoning_gym", "vllm"}
+OPTIONAL = {"docker", "lean-dojo", "mistral_common", "reasoning_gym", "vllm"}
 
 
 def sources(*folders: str) -> list[Path]:
