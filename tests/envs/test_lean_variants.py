@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from flywheel.contracts import draw_params
+from flywheel.contracts import Mutator, draw_params
 from flywheel.envs.lean.families import FAMILIES
 from flywheel.envs.lean.family import split_signature, task_of
 from flywheel.envs.lean.formalise import formalise
@@ -66,6 +66,7 @@ def test_a_renamed_theorem_is_the_same_theorem_with_the_same_proof() -> None:
     for family, generator in FAMILIES.items():
         for seed in range(5):
             parent = generator.generate(draw_params(generator.knobs, {}, seed), seed)
+            assert isinstance(generator, Mutator)
             child = generator.mutate(parent, None, operator="rename", seed=seed)
             assert generator.key(child) == generator.key(parent), family
             assert child.payload["statement"] != parent.payload["statement"]
