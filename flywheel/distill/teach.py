@@ -15,8 +15,8 @@ from flywheel.errors import FlywheelError
 from flywheel.export.conversation import Conversations, find_chat
 from flywheel.export.rows import has_tokens
 from flywheel.export.selection import Selection, read_experiences, select
-from flywheel.inference.chat import ChatFormat, load_tokenizer
-from flywheel.inference.model_files import context_length, hub_options
+from flywheel.inference.chat import ChatFormat
+from flywheel.inference.model_files import context_length, load_chat
 from flywheel.monitor.progress import Progress
 from flywheel.prepare import PolicyMaker
 from flywheel.rollout.playing import actions_of
@@ -54,7 +54,7 @@ def teach(folder: RunFolder, background: BackgroundLoop, sources: Sequence[Path]
         num_left_out = 0
         if sources:
             progress.stage("reading attempts")
-            chat = ChatFormat(load_tokenizer(base, **hub_options(recipe.policy)), recipe.policy.tool_format)
+            chat = load_chat(base, recipe.policy)
             longest = context_length(base, recipe.policy)
             rows = [row for source in sources for row in collected_rows(source, chat)]
             collected = [row for row in rows if row is not None and len(row.prompt_ids) + len(row.completion_ids) <= longest]

@@ -115,7 +115,7 @@ def find_chat(run_dir: Path, recipe: Recipe, tokenizer: Path | None = None) -> C
     if found is None:
         return None
     try:
-        return ChatFormat(load_tokenizer(found), recipe.policy.tool_format)
+        return ChatFormat(load_tokenizer(found), recipe.policy.tool_format, recipe.policy.chat_template_kwargs)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{found}: no tokenizer can be read there: {error}") from None
 

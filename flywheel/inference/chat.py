@@ -154,7 +154,8 @@ class ChatFormat:
 
     def beside_calls(self, text: str, tools: Tools = ()) -> str:
         """Return a completion's text without its calls, its reasoning included: a message's `content` beside its `tool_calls`."""
-        opened = self._opened(None)
+        opened = self._opened(None)  # of later turns' prompts not all open reasoning; what is not closed was not opened: it has calls
+        opened = opened if opened and _REASONING[opened] in text else ""
         rest = _split_reasoning(text, opened)[1]
         reasoning = text[: len(text) - len(rest)]
         return (f"{opened}\n" if reasoning and opened else "") + reasoning + self._syntax.read(rest, tools).content
