@@ -264,7 +264,8 @@ class CurriculumConfig(Section):
 class LearningConfig(Section):
     """``[learning]``: what trains beside the on-policy groups (flywheel/hindsight). All of it is off by default.
 
-    Shares are of the step's on-policy training tokens; λ, the weight of all supervised rows together, is ``trainer.ce_weight``.
+    Shares are of the tokens that the step's attempts sampled, in groups with contrast or without: a step that failed as a whole is the
+    one that hindsight is for. λ, the weight of all supervised rows together, is ``trainer.ce_weight``.
     """
 
     hindsight_share: float = Field(0.0, ge=0, le=1, description="Most tokens of failures relabelled as what they did solve.")
@@ -276,6 +277,15 @@ class LearningConfig(Section):
         le=1,
         description="Least share of the supervised tokens that reference solutions have, so that the policy's own don't take over.",
     )
+    min_distinct: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of distinct answers among a step's solved ones below which the policy counts as collapsing: that step's "
+        "distill_share and hindsight_share are halved and its anchor_floor is doubled. 0: never.",
+    )
+    max_similarity: float = Field(1.0, gt=0, le=1, description="The same for the similarity of solved answers above this; 1: never.")
+    min_entropy: float = Field(0.0, ge=0, description="The same for the policy's entropy, in nats a token, below this; 0: never.")
     trivial_above: float = Field(
         0.8, gt=0, le=1, description="Relabelled tasks that are predicted to be solved more often than this are dropped."
     )
@@ -283,11 +293,40 @@ class LearningConfig(Section):
     max_age: int = Field(50, ge=1, description="Steps after which a supervised row that waits is dropped.")
     pool_size: int = Field(4096, ge=1, description="Supervised rows that wait; beyond it the oldest are dropped.")
     retry_size: int = Field(0, ge=0, description="All-failed tasks kept to be tried again; 0: none.")
-    retry_share: float = Field(0.25, ge=0, le=1, description="Most groups of a step that are such tasks.")
+    retry_share: float = Field(0.25, gt=0, le=1, description="Most groups of a step that are such tasks.")
     retry_above: float = Field(0.05, ge=0, lt=1, description="Predicted solve rate that such a task needs.")
     replay_staleness: int = Field(
-        20, ge=0, description="Most steps that an own success may be old to join an all-failed group of its task; 0: none joins."
+        20,
+        ge=0,
+        description="With retry_size above 0: most steps that an own success may be old to join an all-failed group of its task; 0: none "
+        "joins.",
     )
+
+    @property
+    def is_supervised(self) -> bool:
+        """Whether cross-entropy rows train."""
+        return self.hindsight_share + self.repair_share + self.distill_share > 0
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything but the on-policy groups trains."""
+        return self.is_supervised or self.retry_size > 0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> LearningConfig:
+        needing = {
+            "anchor_floor": self.anchor_floor > 0,
+            "min_distinct": self.min_distinct > 0,
+            "max_similarity": self.max_similarity < 1,
+            "min_entropy": self.min_entropy > 0,
+        }
+        if not self.is_supervised and any(needing.values()):
+            named = ", ".join(f"learning.{name}" for name, is_set in needing.items() if is_set)
+            raise ValueError(
+                f"{named} is set, but no supervised row trains that it could limit: raise learning.distill_share, hindsight_share or "
+                "repair_share"
+            )
+        return self
 
 
 class SandboxConfig(Section):
@@ -334,7 +373,13 @@ class TrainerConfig(Section):
     kl_beta: float = Field(0.0, ge=0)
     token_budget: int | None = Field(None, ge=1, description="dr_grpo: the constant; absent, the most tokens a step could sample.")
     importance_cap: float = Field(2.0, ge=1, description="Per-token truncation of trainer/behaviour ratios.")
-    ce_weight: float = Field(1.0, ge=0, description="λ of the cross-entropy rows.")
+    ce_weight: float = Field(
+        1.0, ge=0, le=1, description="λ of the cross-entropy rows, which so never weigh more than the on-policy part of the loss."
+    )
+    ce_schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="How λ falls from ce_weight to 0 over run.steps.")
+    unlikeliness: float = Field(
+        0.0, ge=0, le=0.5, description="β of the unlikeliness reward (arXiv:2506.02355, 0.25 there): rare solved attempts count more."
+    )
     micro_batch_size: int = Field(32, ge=1, description="Most rows a forward pass; the rest is gradient accumulation.")
     micro_batch_tokens: int | None = Field(
         None,
@@ -446,6 +491,13 @@ class Recipe(Section):
             raise ValueError(
                 f"run.deterministic is true but rollout.max_staleness is {self.rollout.max_staleness}: which weights an attempt "
                 "meets then depends on timing; set rollout.max_staleness = 0"
+            )
+        if self.learning.is_supervised and self.trainer.ce_weight == 0:
+            raise ValueError("learning: supervised rows are asked for, but trainer.ce_weight is 0: they would train nothing")
+        if self.trainer.shuffle_advantages and (self.learning.is_on or self.trainer.unlikeliness > 0):
+            raise ValueError(
+                "trainer.shuffle_advantages is the control that must not improve the policy, and [learning] or trainer.unlikeliness would: "
+                "switch them off"
             )
         if not any(env.weight > 0 for env in self.environments.values()):
             raise ValueError("environments: at least one needs a weight above 0")

@@ -19,6 +19,10 @@ from flywheel.config import Recipe
 from flywheel.contracts import Knob, Monitor, ProbeSample, Sampling, SleepingEngine, StepReport, WeightUpdate
 from flywheel.errors import StoreError
 from flywheel.evaluation import Evaluation, evaluate
+from flywheel.hindsight.anchors import Anchors
+from flywheel.hindsight.diversity import AnswerKeys, diversity_of
+from flywheel.hindsight.learning_figures import route_figures, source_figures
+from flywheel.hindsight.teacher import Teacher
 from flywheel.monitor import figures
 from flywheel.monitor.curriculum_figures import CurriculumDisplay
 from flywheel.monitor.progress import Progress
@@ -27,10 +31,11 @@ from flywheel.rollout.asking import AskedEngine
 from flywheel.rollout.groups import Traffic
 from flywheel.rollout.pictures import draw_pictures
 from flywheel.rollout.stage import Stage
+from flywheel.routes import recorded_routes
 from flywheel.serving import Serving
 from flywheel.store.journal import Journal
 from flywheel.tasks.history import CurriculumHistory
-from flywheel.tasks.source import TaskSource
+from flywheel.tasks.source import TaskSource, environment_class
 from flywheel.trainer.checkpoints import CheckpointNote, checkpoint_step, complete_checkpoints
 from flywheel.types import Batch, Group
 
@@ -73,7 +78,10 @@ class ExperienceService:
         self._sleeper = engine if recipe.placement.sleep_level and isinstance(engine, SleepingEngine) else None
         self._probed = AskedEngine(serving.engine, max_retries=_PROBE_RETRIES)
         self._collector = dataclasses.replace(serving.collector(recipe, stage, self._traffic), engine=self._engine)
-        self._maker = BatchMaker(recipe, journal, source, self._collector)
+        classes = {name: environment_class(name, config) for name, config in recipe.environments.items()}
+        self._answer_key = AnswerKeys({getattr(cls, "name", name): cls for name, cls in classes.items()})
+        self._teacher = self._make_teacher() if recipe.learning.is_on else None
+        self._maker = BatchMaker(recipe, journal, source, self._collector, self._teacher)
         self._making: dict[int, concurrent.futures.Future[MadeBatch]] = {}
         self._made: dict[int, MadeBatch] = {}  # kept until the step is committed
         self._probe_prompts: list[tuple[int, ...]] = []
@@ -124,7 +132,8 @@ class ExperienceService:
         if made is not None:
             groups, timings = made.groups, figures.Timings(rollout_s=made.rollout_s, journal_s=made.journal_s)
             own = figures.overlap_figures(report.step, groups, self._clock.shares(self._engine.busy_s))
-            own |= {} if made.rollout_s is None else {"faults/retried_attempts": float(made.num_retried), **made.allocation}
+            own |= {} if made.rollout_s is None else {"faults/retried_attempts": float(made.num_retried), **made.figures}
+            own |= self._learning_figures(report.step, groups)
         metrics = figures.step_figures(groups, self._knobs(), timings, report.metrics) | own | self._source.figures()
         self._journal.append("step", [(report.policy_version, report)], step=report.step)
         self._monitor.log(report.step, metrics)
@@ -132,6 +141,8 @@ class ExperienceService:
         self._curriculum_display.show(report.step, self._history.learn(report.step, groups))
         if report.checkpoint is not None:
             self._history.snapshot(report.step)
+            if self._teacher is not None:
+                self._teacher.snapshot()
             self._settle(report.step, min_bytes=self._recipe.store.shard_mb * _MIB)
 
     def should_stop(self) -> bool:
@@ -190,6 +201,18 @@ class ExperienceService:
         return self._reported(evaluation)
 
     # ------------------------------------------------------------ inside
+
+    def _make_teacher(self) -> Teacher:
+        recipe = self._recipe
+        anchors = None
+        if recipe.learning.anchor_floor > 0:
+            seed, concurrency = recipe.run.seed, recipe.rollout.env_threads
+            anchors = Anchors(self._source, self._stage, self._chat, seed=seed, concurrency=concurrency)
+        return Teacher(recipe, self._journal, self._source, key=self._answer_key, anchors=anchors, say=self._progress.line)
+
+    def _learning_figures(self, step: int, groups: Sequence[Group]) -> dict[str, float]:
+        learnt = source_figures(self._journal, step) if self._teacher is not None else {}
+        return {**learnt, **route_figures(recorded_routes(self._journal, step)), **diversity_of(groups, self._answer_key).figures()}
 
     def _reported(self, evaluation: Evaluation) -> Evaluation:
         estimates = evaluation.estimates(confidence=self._recipe.evaluation.confidence)

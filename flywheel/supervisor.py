@@ -9,6 +9,7 @@ from flywheel import sandbox
 from flywheel.background import BackgroundLoop
 from flywheel.contracts import WeightSync
 from flywheel.errors import RunStopped
+from flywheel.hindsight.anchors import families_with_references
 from flywheel.monitor import create_monitor
 from flywheel.monitor.progress import Progress
 from flywheel.monitor.summary import write_summary
@@ -61,6 +62,8 @@ class Run:
             source = TaskSource(recipe)
             for env in {family.env for family in source.families}:
                 source.heldout(env, recipe.evaluation.tasks_per_environment)  # too few are told now, not after the cold start
+            if recipe.learning.anchor_floor > 0:
+                families_with_references(source)  # likewise
             maker = PolicyMaker(recipe, source, stage, self._background, progress)
             base = maker.base_policy()
             # An adapter sits on the model that RL begins with, so the engine must start on that one. All weights arrive whole,

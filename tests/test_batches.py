@@ -32,6 +32,9 @@ class Tasks:
     def predicted(self, task: Task) -> float | None:
         return None
 
+    def barred(self, task: Task) -> str | None:
+        return None
+
 
 def unstaged(groups: list[Group]) -> list[Group]:
     """Return groups as the journal keeps them: the stages follow from the rule that made them."""

@@ -33,7 +33,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "monitor",
         "envs verifiers recipes",
         "judge tasks",
-        "rollout verify",
+        "rollout verify routes",
         "hindsight router serving",
         "trainer export",
         "recipe_names memory_plan prepare evaluation batches service",
@@ -48,6 +48,7 @@ BESIDE = {
     "envs": {"verifiers"},
     "verifiers": {"envs"},
     "tasks": {"judge"},
+    "hindsight": {"router"},
     "service": {"batches", "evaluation"},
 }
 # The only files that may import a heavy library, at module level or anywhere inside.

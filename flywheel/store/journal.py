@@ -26,7 +26,7 @@ from flywheel.types import Batch, Experience, Group, Tier
 
 __all__ = ["Journal", "Relabelling", "read_records"]
 
-SHARDED: tuple[RecordKind, ...] = ("task", "experience", "route", "batch")
+SHARDED: tuple[RecordKind, ...] = ("task", "experience", "route", "lesson", "batch")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,8 +114,8 @@ class Journal(Reader):
                     schema.index_experience(db, seq, step, experience)
         return self.last_seq
 
-    def append_batch(self, batch: Batch, routes: Sequence[tuple[str, Any]] = ()) -> Batch:
-        """Append the batch that a step is about to train on, and its attempts' routes; return it with its number.
+    def append_batch(self, batch: Batch, routes: Sequence[tuple[str, Any]] = (), lessons: Sequence[tuple[str, Any]] = ()) -> Batch:
+        """Append the batch that a step is about to train on, its attempts' routes and its new lessons; return it with its number.
 
         A superseded batch of the same step keeps its own record.
 
@@ -128,6 +128,8 @@ class Journal(Reader):
                     self._refuse_second_use(row.experience_id, batch.step)
             for record_id, route in routes:
                 self._insert("route", record_id, batch.step, route)
+            for record_id, lesson in lessons:
+                self._insert("lesson", record_id, batch.step, lesson)
             seq = self._insert("batch", f"{batch.step}.{self.count('batch')}", batch.step, batch)
             if seq is None:
                 raise StoreError(f"{self.path}: two batches of the same name for step {batch.step}; is the journal whole?")

@@ -48,11 +48,12 @@ class Use:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fate:
-    """What became of one attempt: its route, where it trained, what it was relabelled into (or from), and whether that was kept."""
+    """What became of one attempt: its route and where it went besides, where it trained, what it was relabelled into (or from) and kept."""
 
     attempt: AttemptInfo
     destination: str | None
     reason: str | None
+    also: tuple[str, ...]
     uses: tuple[Use, ...]
     became: tuple[str, ...]
     came_from: tuple[str, ...]
@@ -115,6 +116,7 @@ def fate_of_attempt(reader: Reader, info: AttemptInfo) -> Fate:
         attempt=info,
         destination=route.get("destination"),
         reason=route.get("reason"),
+        also=tuple(route.get("also", ())),
         uses=uses,
         became=_ends(reader, "child_id", "parent_id", info.id),
         came_from=_ends(reader, "parent_id", "child_id", info.id),

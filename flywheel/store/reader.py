@@ -21,7 +21,19 @@ from flywheel.store.shards import INDEX_COLUMNS, Shards, StoredRow
 from flywheel.types import Batch, Experience, Group, Origin, Outcome, Task, Tier
 
 RecordKind = Literal[
-    "attempt", "task", "experience", "relabelling", "route", "batch", "step", "superseded", "evaluation", "snapshot", "tier", "retention"
+    "attempt",
+    "task",
+    "experience",
+    "relabelling",
+    "route",
+    "lesson",
+    "batch",
+    "step",
+    "superseded",
+    "evaluation",
+    "snapshot",
+    "tier",
+    "retention",
 ]
 JOURNAL_FILE = "journal.sqlite"
 _INFO = "id, step, group_id, task_id, env, family, origin, outcome, reward, tier, num_tokens, verifier, verifier_version"
@@ -137,8 +149,14 @@ class Reader:
 
     def select(self, kind: RecordKind, *, since_step: int = 0) -> Iterator[Any]:
         """Yield the JSON data of every record of a kind from `since_step` on, in order of writing."""
-        where = "FROM records WHERE kind = ? AND step >= ?"
-        for (seq,) in self.query(f"SELECT seq {where} ORDER BY seq", (kind, since_step)):
+        yield from self._each("WHERE kind = ? AND step >= ?", (kind, since_step))
+
+    def of_step(self, kind: RecordKind, step: int) -> Iterator[Any]:
+        """Yield the JSON data of every record of a kind and a step, in order of writing."""
+        yield from self._each("WHERE kind = ? AND step = ?", (kind, step))
+
+    def _each(self, where: str, parameters: Sequence[Any]) -> Iterator[Any]:
+        for (seq,) in self.query(f"SELECT seq FROM records {where} ORDER BY seq", parameters):
             (row,) = self.query("SELECT seq, body, arrays, shard FROM records WHERE seq = ?", (seq,))
             yield self._data(*row)
 

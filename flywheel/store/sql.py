@@ -49,9 +49,14 @@ VIEWS: Mapping[str, tuple[str, str]] = {
                  lambda x, i: {'turn': x, 'at': i})) AS found FROM raw_experience)""",
     ),
     "routes": (
-        "where each attempt went, and why: experience_id, destination, reason",
-        """SELECT seq, step, body->>'$.experience_id' AS experience_id, body->>'$.destination' AS destination, body->>'$.reason' AS reason
-           FROM raw_route""",
+        "where each attempt went, and why: experience_id, destination, reason, also (further destinations)",
+        """SELECT seq, step, body->>'$.experience_id' AS experience_id, body->>'$.destination' AS destination, body->>'$.reason' AS reason,
+           CAST(coalesce(body->'$.also', '[]') AS VARCHAR[]) AS also FROM raw_route""",
+    ),
+    "lessons": (
+        "what waited to be imitated: experience_id, source (hindsight, repair, distill), weight (chance to be drawn), maker, predicted",
+        """SELECT seq, step, id AS experience_id, body->>'$.source' AS source, (body->>'$.weight')::DOUBLE AS weight,
+           body->>'$.maker' AS maker, (body->>'$.predicted')::DOUBLE AS predicted FROM raw_lesson""",
     ),
     "batches": (
         "what each step trained on: num_rows, num_grpo_tokens, num_ce_tokens, and its tokens as in experiences",

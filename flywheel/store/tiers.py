@@ -63,10 +63,15 @@ def sample_supervised(
         env: Only this environment's.
     """
     rng = random.Random(seed)
-    # Efraimidis and Spirakis (2006): the largest u^(1/w) are a weighted sample without replacement.
     keyed = [
-        (rng.random() ** (1 / weights[found.tier]), found.id)
+        (sampling_key(rng.random(), weights[found.tier]), found.id)
         for found in reader.solved(env=env)
         if weights.get(found.tier, 0) > 0 and found.num_uses < max_uses
     ]
     return [experience_id for _, experience_id in sorted(keyed, reverse=True)[:count]]
+
+
+def sampling_key(uniform: float, weight: float) -> float:
+    """Return the key by which the largest of many are a weighted sample without replacement (Efraimidis and Spirakis, 2006)."""
+    key: float = uniform ** (1 / weight)
+    return key

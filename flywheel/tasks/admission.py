@@ -69,6 +69,11 @@ class Admission:
             self.refused[reason] += 1
         return reason
 
+    def is_contaminated(self, task: Task, key: str) -> bool:
+        """Whether a task is an evaluation's, by its ``ENV`` and canonical key or by a passage of its prompt."""
+        ngrams = self._evaluation_ngrams
+        return key in self._evaluation_keys or (bool(ngrams) and not ngrams.isdisjoint(ngram_hashes(task.prompt, NGRAM)))
+
     def remembers(self, *, is_prose: bool) -> bool:
         """Whether there is any use in `remember`."""
         return self._config.avoid_repeats or (is_prose and self._drawn is not None)
@@ -83,8 +88,7 @@ class Admission:
             self._drawn.add(key, task.prompt)
 
     def _refusal(self, task: Task, key: str, *, is_prose: bool, repeats: bool) -> str | None:
-        ngrams = self._evaluation_ngrams
-        if key in self._evaluation_keys or (ngrams and not ngrams.isdisjoint(ngram_hashes(task.prompt, NGRAM))):
+        if self.is_contaminated(task, key):
             return "contaminated"
         if key in self._known and not repeats:
             return "repeat"

@@ -113,19 +113,41 @@ class TaskSource:
             "widen its knob ranges, raise tasks.heldout_share or lower evaluation.tasks_per_environment"
         )
 
-    def demonstrations(self, seed: int) -> Iterator[tuple[Task, list[str]]]:
-        """Yield training tasks with their reference actions, without end; a task comes again only where new ones are rare."""
+    def demonstrations(self, seed: int, families: Sequence[Family] | None = None) -> Iterator[tuple[Task, list[str]]]:
+        """Yield training tasks with their reference actions, without end; a task comes again only where new ones are rare.
+
+        Args:
+            seed: Chooses them.
+            families: Those to draw from by their shares; all of the run's where absent.
+        """
         seen: set[str] = set()
         for number in itertools.count():
             for attempt in range(_MAX_REPEATS):
                 index = derive_seed("demonstration", seed, number, attempt)
-                family = self._family(derive_seed("demonstration", seed, number))
+                family = self._family(derive_seed("demonstration", seed, number), families or self.families)
                 task = self._draw(family, "train", index)
                 key = family.generator.key(task)
                 if key not in seen:
                     break
             seen.add(key)
             yield task, family.generator.demonstrate(task)
+
+    def reference(self, family: Family) -> list[str]:
+        """Return the reference actions of some training task of a family.
+
+        Raises:
+            NotImplementedError: it has none.
+        """
+        return family.generator.demonstrate(self._draw(family, "train", 0))
+
+    def barred(self, task: Task) -> str | None:
+        """Return why a task may not train: ``heldout``, ``contaminated`` (it is an evaluation's), or None where it may."""
+        family = family_of(self.families, task)
+        if family is None:
+            return None
+        if task.split == "heldout" or self._split_of(family, task) == "heldout":
+            return "heldout"
+        return "contaminated" if self.admission.is_contaminated(task, _key(family, task)) else None
 
     def _child(self, index: int) -> Task | None:
         """Return the training task that is made of another one, where draw `index` is such a one."""
@@ -137,9 +159,9 @@ class TaskSource:
                 return bred[1]
         return None
 
-    def _family(self, index: int) -> Family:
-        shares = [family.share for family in self.families]
-        return random.Random(derive_seed(self._seed, "family", index)).choices(self.families, shares)[0]
+    def _family(self, index: int, families: Sequence[Family]) -> Family:
+        shares = [family.share for family in families]
+        return random.Random(derive_seed(self._seed, "family", index)).choices(families, shares)[0]
 
     def _split_of(self, family: Family, task: Task) -> Split:
         split_key = getattr(family.generator, "split_key", family.generator.key)

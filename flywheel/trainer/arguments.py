@@ -77,5 +77,7 @@ def loss_settings(recipe: Recipe) -> LossSettings:
         micro_batch_tokens=trainer.micro_batch_tokens,
         importance_cap=trainer.importance_cap,
         ce_weight=trainer.ce_weight,
+        ce_schedule=trainer.ce_schedule,
+        num_steps=recipe.run.steps,
         constant_normaliser=float(constant) if trainer.loss_type == "dr_grpo" else None,
     )

@@ -1,10 +1,11 @@
 """GRPO on batches that the experience service hands out: TRL's `GRPOTrainer` as the optimiser, without its generation.
 
 The loss is ``L = Σ_GRPO / N + λ · Σ_CE / T_CE`` (arXiv:2402.03300 eq. 3 with the token-level normaliser N = T_GRPO of
-arXiv:2503.14476 eq. 8, or the constant N of arXiv:2503.20783). Deviations: each GRPO token is weighted by the truncated ratio
-``min(exp(trainer - behaviour), cap)`` where behaviour logprobs exist; a cross-entropy row is a GRPO row whose advantage is its
-weight, because at ratio 1 the two gradients are equal. One optimiser step a batch, so old logprobs are the current ones, taken
-from the training forward itself.
+arXiv:2503.14476 eq. 8, or the constant N of arXiv:2503.20783). Deviations: each GRPO token, those of replayed successes among them, is weighted by the
+truncated ratio ``min(exp(trainer - behaviour), cap)`` where behaviour logprobs exist; a cross-entropy row is a GRPO row whose
+advantage is its weight, because at ratio 1 the two gradients are equal. λ is at most ``trainer.ce_weight``, itself at most 1, and
+follows ``trainer.ce_schedule``. One optimiser step a batch, so old logprobs are the current ones, taken from the training forward
+itself.
 
 It rests on private methods of ``trl==1.16.0`` and of the Hugging Face trainer; tests/trainer/test_trl_contract.py holds them.
 Shapes: B rows, P prompt tokens, T completion tokens.
@@ -21,7 +22,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -46,7 +47,15 @@ class LossSettings:
     micro_batch_tokens: int | None = None
     importance_cap: float = 2.0
     ce_weight: float = 1.0
+    ce_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    num_steps: int = 1
     constant_normaliser: float | None = None
+
+    def ce_weight_at(self, step: int) -> float:
+        """Return λ of a step (from 1): at most `ce_weight`, which it is at the first one, and 0 after the last one."""
+        progress = min(1.0, (step - 1) / self.num_steps)
+        factors = {"constant": 1.0, "linear": 1 - progress, "cosine": (1 + math.cos(math.pi * progress)) / 2}
+        return self.ce_weight * factors[self.ce_schedule]
 
 
 # Sums over tokens of one optimiser step, over all ranks, in this order.
@@ -181,7 +190,7 @@ class FlywheelGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         return micro_batches(
             batch,
             planned[self.accelerator.process_index],
-            ce_scale=settings.ce_weight * self._normaliser / max(1, batch.num_ce_tokens),
+            ce_scale=settings.ce_weight_at(batch.step) * self._normaliser / max(1, batch.num_ce_tokens),
         )
 
     # ------------------------------------------------------------ one micro-batch
@@ -295,8 +304,9 @@ class FlywheelGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             "entropy": total["entropy"] / max(1.0, total["num_grpo"]),
             "clip_share": total["clipped"] / max(1.0, total["num_grpo"]),
         }
-        if batch.num_ce_tokens and self.settings.ce_weight > 0:
-            figures["ce_nll"] = ce_loss / self.settings.ce_weight
+        ce_weight = self.settings.ce_weight_at(batch.step)
+        if batch.num_ce_tokens and ce_weight > 0:
+            figures |= {"ce_nll": ce_loss / ce_weight, "ce_weight": ce_weight}
         if self.beta != 0.0:
             figures["kl"] = total["kl"] / max(1.0, total["num_grpo"])
         if total["num_ratios"] > 0:

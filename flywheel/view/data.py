@@ -171,7 +171,7 @@ class RunData:
             "duration_s": experience.verdict.duration_s,
             "turns": [self._turn(turn) for turn in experience.trajectory.turns],
             "siblings": self._siblings(experience),
-            "route": {"destination": fate.destination, "reason": fate.reason},
+            "route": {"destination": fate.destination, "reason": fate.reason, "also": list(fate.also)},
             "uses": [asdict(use) for use in fate.uses],
             "made_versions": versions,
             "became": list(fate.became),

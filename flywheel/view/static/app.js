@@ -199,7 +199,7 @@ async function pageAttempt(asked, id) {
         panel("Answer", a.answer === null ? el("p", { class: "dim" }, "none") : el("pre", { class: "text small" }, a.answer)),
         panel("Lineage", facts([
           ["origin", a.origin.replace("_", " ")],
-          ["route", a.route.destination ? `${a.route.destination}: ${a.route.reason}` : "none recorded"],
+          ["route", a.route.destination ? `${[a.route.destination, ...a.route.also].join(", ")}: ${a.route.reason}` : "none recorded"],
           ["trained in", a.uses.length ? a.uses.map((u) => el("div", {}, link(`groups?step=${u.step}`, `step ${u.step}`), ` as ${u.kind}, ${u.kind === "grpo" ? `advantage ${signed(u.advantage)}` : `weight ${number(u.weight)}`}`)) : "no step"],
           ["made policy", a.made_versions.join(", ") || null],
           ["relabelled into", a.became.length ? a.became.map((other) => el("div", {}, link(`attempt/${other}`, other))) : null],
