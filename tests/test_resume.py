@@ -19,7 +19,17 @@ from tests.command_line import ATTEMPTS, STEPS, pick_words, records
 from tests.forked_runs import Runs, Started
 
 # What a clock says is never the same twice, a replayed batch met no fault, and the probe is of tokens that nobody trains on.
-UNREPEATED = ("allocation/", "time/", "faults/", "tokens_per_s/", "idle/", "policy/probe_gap")
+UNREPEATED = (
+    "allocation/",
+    "learning/waiting/",
+    "learning/collapsing",
+    "learning/retried",
+    "time/",
+    "faults/",
+    "tokens_per_s/",
+    "idle/",
+    "policy/probe_gap",
+)
 EXACT = ("--run.deterministic", "true")
 Kill = Callable[[Started, Path], None]
 

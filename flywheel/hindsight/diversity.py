@@ -45,14 +45,16 @@ class AnswerKeys:
     def __call__(self, task: Task, answer: str) -> str:
         """Return an answer's key; one that the environment can't read has its text."""
         asked = (task.id, answer)
-        if asked not in self._known:
-            try:
-                self._known[asked] = self._read.get(task.env, plain_key)(task, answer)
-            except Exception:  # noqa: BLE001 - a plug-in's reading of hostile text
-                self._known[asked] = plain_key(task, answer)
-            if len(self._known) > MAX_KNOWN:
-                self._known.popitem(last=False)
-        return self._known[asked]
+        if (known := self._known.get(asked)) is not None:
+            return known
+        try:
+            key = self._read.get(task.env, plain_key)(task, answer)
+        except Exception:  # noqa: BLE001 - a plug-in's reading of hostile text
+            key = plain_key(task, answer)
+        self._known[asked] = key
+        if len(self._known) > MAX_KNOWN:
+            self._known.popitem(last=False)
+        return key
 
 
 def solved_by_key(group: Group, key: AnswerKey) -> dict[str, Experience]:

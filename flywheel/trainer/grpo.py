@@ -1,11 +1,11 @@
 """GRPO on batches that the experience service hands out: TRL's `GRPOTrainer` as the optimiser, without its generation.
 
 The loss is ``L = Σ_GRPO / N + λ · Σ_CE / T_CE`` (arXiv:2402.03300 eq. 3 with the token-level normaliser N = T_GRPO of
-arXiv:2503.14476 eq. 8, or the constant N of arXiv:2503.20783). Deviations: each GRPO token, those of replayed successes among them, is weighted by the
-truncated ratio ``min(exp(trainer - behaviour), cap)`` where behaviour logprobs exist; a cross-entropy row is a GRPO row whose
-advantage is its weight, because at ratio 1 the two gradients are equal. λ is at most ``trainer.ce_weight``, itself at most 1, and
-follows ``trainer.ce_schedule``. One optimiser step a batch, so old logprobs are the current ones, taken from the training forward
-itself.
+arXiv:2503.14476 eq. 8, or the constant N of arXiv:2503.20783). Deviations: each GRPO token, those of replayed successes among them,
+is weighted by the truncated ratio ``min(exp(trainer - behaviour), cap)`` where behaviour logprobs exist; a cross-entropy row is a
+GRPO row whose advantage is its weight, because at ratio 1 the two gradients are equal. λ is at most ``trainer.ce_weight``, itself at
+most 1, and follows ``trainer.ce_schedule``. One optimiser step a batch, so old logprobs are the current ones, taken from the training
+forward itself.
 
 It rests on private methods of ``trl==1.16.0`` and of the Hugging Face trainer; tests/trainer/test_trl_contract.py holds them.
 Shapes: B rows, P prompt tokens, T completion tokens.

@@ -1,0 +1,104 @@
+"""Whole runs with trajectory learning: what its batches hold, that lineage shows it, and that a killed run goes on bit for bit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flywheel.monitor.jsonl import read_metrics
+from flywheel.store.lineage import fate_of_attempt, made_step
+from flywheel.store.reader import Reader
+from flywheel.trainer.checkpoints import complete_checkpoints
+from tests.command_line import PICK, STEPS, overrides, records
+from tests.forked_runs import Runs
+from tests.test_resume import EXACT, Kill, batches, figures, has_groups_of, when
+
+LEARNING: dict[str, object] = {
+    "learning.distill_share": 0.5,
+    "learning.anchor_floor": 0.25,
+    "learning.retry_size": 16,
+    "learning.retry_share": 0.5,
+    "learning.max_uses": 2,
+    "learning.min_distinct": 0.5,
+    "trainer.ce_schedule": "linear",
+    # Groups of four among four letters: a third of them fails as a whole.
+    "rollout.groups_per_step": 8,
+    "rollout.group_size": 4,
+    "evaluation.tasks_per_environment": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def runs(home: Path) -> Iterator[Runs]:
+    (home / "few.toml").write_text('# Pick a letter of few.\n[run]\nname = "few"\n[environments.few]\nuse = "tests.few_env:Few"\n')
+    with Runs(home) as runs:
+        yield runs
+
+
+@pytest.fixture(scope="module")
+def learnt(runs: Runs, home: Path) -> Path:
+    run = home / "learnt"
+    runs.succeeded([*words(home), "--run-dir", str(run)])
+    return run
+
+
+def words(home: Path) -> list[str]:
+    return ["few.toml", *overrides(PICK, {"run.cache_dir": str(home / "cache")}, LEARNING), *EXACT]
+
+
+def test_batches_hold_what_was_asked_for_and_lineage_shows_it(learnt: Path) -> None:
+    with Reader.open(learnt) as reader:
+        uses: Counter[str] = Counter()
+        origins: Counter[str] = Counter()
+        for step in range(1, STEPS + 1):
+            rows = made_step(reader, step).rows
+            assert all(row.attempt is not None for row in rows)
+            ce = [row for row in rows if row.kind == "ce"]
+            anchors = sum(row.num_tokens for row in ce if row.attempt and row.attempt.origin == "demonstration")
+            assert anchors >= 0.25 * sum(row.num_tokens for row in ce)
+            assert all(row.attempt.outcome == "solved" for row in ce if row.attempt)
+            uses.update(row.experience_id for row in ce)
+            origins.update(row.attempt.origin for row in rows if row.attempt)
+            for row in rows:
+                if row.attempt is not None and row.attempt.origin == "replay":
+                    assert row.kind == "grpo"
+                    assert row.advantage == 1.0  # every attempt of its group had the reward 0
+                    (parent,) = fate_of_attempt(reader, row.attempt).came_from
+                    assert reader.info(parent).step < step
+        assert set(origins) == {"on_policy", "demonstration", "replay"}, origins
+        assert max(uses.values()) <= 2
+        assert any(count == 2 for count in uses.values())
+        routes = {record["experience_id"]: record for record in records(learnt, "route")}
+        for info in reader.attempts():
+            if info.origin == "on_policy":
+                found = {routes[info.id]["destination"], *routes[info.id]["also"]}
+                assert ("distill" in found) == (info.outcome == "solved")
+    shown = read_metrics(learnt)
+    assert any(found.get("learning/retried", 0) > 0 for found in shown.values())
+    assert all({"learning/tokens/anchor", "route/grpo", "learning/waiting/distill"} <= set(shown[step]) for step in range(1, STEPS + 1))
+    assert [shown[step]["trainer/ce_weight"] for step in range(1, STEPS + 1)] == pytest.approx([1 - k / STEPS for k in range(STEPS)])
+
+
+def test_killed_and_resumed_it_learns_the_same(runs: Runs, home: Path, learnt: Path) -> None:
+    run = home / "learnt-killed"
+    kills: list[Kill] = [
+        when(has_groups_of(2)),
+        when(lambda run: any(b["step"] == 4 for b in records(run, "batch"))),
+        when(has_groups_of(6)),
+    ]
+    for kill in kills:
+        started = runs.start([*words(home), "--run-dir", str(run), *(["--resume"] if (run / "recipe.toml").exists() else [])])
+        kill(started, run)
+        started.wait()
+    runs.succeeded([*words(home), "--run-dir", str(run), "--resume"])
+    assert batches(run) == batches(learnt)
+    mine, theirs = figures(run), figures(learnt)
+    for step, found in theirs.items():
+        assert mine[step] == found, {name for name in found | mine[step] if mine[step].get(name) != found.get(name)}
+    weights = [complete_checkpoints(folder)[-1] / "model.safetensors" for folder in (run, learnt)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    with Reader.open(run) as reader, Reader.open(learnt) as other:
+        assert {e.id for e in reader.attempts()} == {e.id for e in other.attempts()}
