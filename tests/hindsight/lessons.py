@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from flywheel.hindsight.lesson import Lesson
 from flywheel.types import Group, Origin, Outcome, Row, content_id
 from tests.store.attempts import make_experience, make_task
@@ -23,8 +25,6 @@ def make_lesson(number: int, origin: Origin = "on_policy", *, size: int = 10, pr
 
 def make_group(number: int, *outcomes: Outcome, step: int = 1, answers: tuple[str, ...] = ()) -> Group:
     """Return a group of a task (the same for the same number) as it would be made in a step."""
-    import dataclasses
-
     task = make_task(number)
     group_id = content_id("group", step, task.id)
     attempts = []

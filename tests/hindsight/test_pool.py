@@ -64,8 +64,6 @@ def test_better_evidence_is_drawn_more_often_and_what_is_solved_anyway_less() ->
         pool = Pool(config(), seed=0)
         pool.add(1, rivals)
         wins = sum(drawn(pool, step, distill=10) == [rivals[0].row.experience_id] for step in range(1, 51))
-        more = sum(drawn(pool, 1, distill=10) != [] for _ in range(1))
-        assert more == 1
         assert wins / 50 == pytest.approx(share, abs=0.2)
 
 
