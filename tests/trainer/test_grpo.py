@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
+from pydantic import ValidationError
 
-from flywheel.config import PolicyConfig
+from flywheel.config import PolicyConfig, TrainerConfig
 from flywheel.errors import FlywheelError
-from flywheel.trainer.grpo import SUMS, FlywheelGRPOTrainer
+from flywheel.trainer.grpo import SUMS, FlywheelGRPOTrainer, LossSettings
 from flywheel.trainer.policy import load_policy
 from flywheel.types import Batch, Row
 from tests.trainer.helpers_trainer import build, row, varied_batch
@@ -74,6 +76,59 @@ def test_grpo_and_cross_entropy_have_their_own_token_counts(small_model: Path, t
     assert metrics["loss"] == pytest.approx(-(2 * 1.0 - 0.5) / 3 + 0.3 * nll, rel=1e-5)
     assert metrics["num_rows"] == 3
     assert "importance_ratio_mean" not in metrics  # nothing sampled says how likely it was
+
+
+def test_every_kind_of_row_in_one_batch(small_model: Path, tmp_path: Path) -> None:
+    """An on-policy attempt, a replayed one, a relabelled answer and a repair whose failed turn is masked: loss and gradient by hand.
+
+    L = -[ Σ 0.5·min(r, 2)·log p  +  Σ 1·min(r, 2)·log p ] / T_GRPO  -  λ [ Σ log p ] / T_CE with r = exp(log p - behaviour) held still;
+    T_GRPO = 3 + 2 and T_CE = 3 + 2, λ = 0.8 · (1 - 1/2) in the second of two steps.
+    """
+    fresh = row("on_policy", advantage=0.5, behavior=(-5.0, -6.0, -5.5))
+    old = row("replay", prompt=(40, 41), completion=(42, 43, 44), mask=(1, 0, 1), advantage=1.0, behavior=(-9.0, 0.0, -4.0))
+    relabelled = row("hindsight", kind="ce", prompt=(50,), completion=(51, 52, 53))
+    repaired = row("repair", kind="ce", prompt=(60, 61), completion=(62, 63, 64, 65, 66), mask=(0, 0, 0, 1, 1))
+    batch = Batch.create(2, (fresh, old, relabelled, repaired))
+    assert (batch.num_grpo_tokens, batch.num_ce_tokens) == (5, 5)
+
+    plain = load_policy(PolicyConfig(), small_model, torch.device("cpu"), torch.float32)
+    weight = 0.8 * (1 - 1 / 2)
+    objective = torch.zeros(())
+    loss = 0.0
+    for one in batch.rows:
+        ids = torch.tensor([one.prompt_ids + one.completion_ids])
+        scores = torch.log_softmax(plain(ids).logits[0], dim=-1)
+        start = len(one.prompt_ids)
+        for at, (token, mask) in enumerate(zip(one.completion_ids, one.loss_mask, strict=True)):
+            logprob = scores[start + at - 1, token]
+            if one.kind == "ce":
+                objective = objective - mask * weight * logprob / 5
+                loss += -mask * weight * logprob.item() / 5
+            elif mask:
+                assert one.behavior_logprobs is not None
+                factor = one.advantage * min(2.0, math.exp(logprob.item() - one.behavior_logprobs[at])) / 5
+                objective = objective - factor * logprob
+                loss -= factor
+    objective.backward()
+
+    trainer = prepared(build(small_model, tmp_path, ce_weight=0.8, ce_schedule="linear"))
+    found = gradients(trainer, batch)
+    for name, parameter in plain.named_parameters():
+        assert torch.allclose(found[name], parameter.grad, atol=1e-6), name
+    metrics = prepared(build(small_model, tmp_path, ce_weight=0.8, ce_schedule="linear"))
+    figures = metrics.train_on(metrics.model_wrapped, batch)
+    assert figures["loss"] == pytest.approx(loss, rel=1e-5)
+    assert figures["ce_weight"] == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"), [("constant", [0.5] * 4), ("linear", [0.5, 0.375, 0.25, 0.125]), ("cosine", [0.5, 0.42678, 0.25, 0.07322])]
+)
+def test_the_weight_of_cross_entropy_falls_and_is_bounded(schedule: Literal["constant", "linear", "cosine"], expected: list[float]) -> None:
+    settings = LossSettings(micro_batch_size=1, ce_weight=0.5, ce_schedule=schedule, num_steps=4)
+    assert [settings.ce_weight_at(at) for at in (1, 2, 3, 4)] == pytest.approx(expected, abs=1e-5)
+    with pytest.raises(ValidationError, match="less than or equal to 1"):
+        TrainerConfig(ce_weight=1.5)
 
 
 def test_dr_grpo_divides_by_the_most_tokens_a_step_can_have(small_model: Path, tmp_path: Path) -> None:
