@@ -227,6 +227,6 @@ def grpo_row(experience: Experience, advantage: float) -> Row:
     )
 
 
-def imitation_row(experience: Experience) -> Row:
+def self_imitation_row(experience: Experience) -> Row:
     """Return an attempt of the policy's own as a cross-entropy row: the ids that it sampled, as they were."""
     return dataclasses.replace(grpo_row(experience, 0.0), kind="ce", behavior_logprobs=None)

@@ -91,3 +91,29 @@ def test_a_recipe_may_have_dots_in_its_name(tmp_path: Path, monkeypatch: pytest.
     assert RunFolder.fresh(load_recipe("qwen3_0.6b_code"), None).path == Path("runs/qwen3_0.6b_code")
     with pytest.raises(ConfigError, match=r"did you mean 'qwen3_0\.6b_code'"):
         load_recipe("qwen3_0.6b_cod")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "[learning]\nanchor_floor = 0.2\nmin_entropy = 0.1\n",
+            r"learning\.anchor_floor, learning\.min_entropy is set, but no supervised row",
+        ),
+        ("[learning]\ndistill_share = 0.2\n[trainer]\nce_weight = 0\n", r"trainer\.ce_weight is 0: they would train nothing"),
+        ("[learning]\nretry_size = 8\n[trainer]\nshuffle_advantages = true\n", r"trainer\.shuffle_advantages is the control"),
+        ("[trainer]\nunlikeliness = 0.25\nshuffle_advantages = true\n", r"trainer\.shuffle_advantages is the control"),
+        ("[learning]\nretry_share = 0\n", r"learning\.retry_share"),
+        ("[learning]\nhindsigt_share = 0.1\n", r"did you mean 'hindsight_share'"),
+    ],
+)
+def test_learning_that_makes_no_sense_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_recipe(write(tmp_path, "r.toml", MINIMAL + text))
+
+
+def test_learning_is_off_by_default(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, "r.toml", MINIMAL))
+    assert not recipe.learning.is_on
+    assert recipe.trainer.unlikeliness == 0
+    assert load_recipe(write(tmp_path, "r.toml", MINIMAL), ["--learning.retry_size", "8"]).learning.is_on

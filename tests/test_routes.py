@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from flywheel.config import LearningConfig
-from flywheel.router import TAMPER_REWARD, Knowledge, imitation_row, route, unlikely_rewards
+from flywheel.router import TAMPER_REWARD, Knowledge, self_imitation_row, route, unlikely_rewards
 from flywheel.routes import RULES, Destination, Facts, Route, destinations
 from flywheel.types import Check, Group, Trajectory, Turn
 from tests.test_router import TASK, experience, group
@@ -120,8 +120,8 @@ def test_unlikeliness_gives_no_contrast_to_a_group_without() -> None:
     assert route([made], scale="none", unlikeliness=0.25).rows == ()
 
 
-def test_an_imitation_row_has_the_sampled_ids_as_they_were() -> None:
-    row = imitation_row(experience("e", "solved"))
+def test_an_self_imitation_row_has_the_sampled_ids_as_they_were() -> None:
+    row = self_imitation_row(experience("e", "solved"))
     assert (row.kind, row.advantage, row.behavior_logprobs) == ("ce", 0.0, None)
     assert (row.prompt_ids, row.completion_ids, row.loss_mask) == ((1, 2), (3, 4, 9, 9, 9, 5), (1, 1, 0, 0, 0, 1))
 

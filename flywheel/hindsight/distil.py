@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from flywheel.hindsight.diversity import AnswerKey, most_diverse, solved_by_key
 from flywheel.hindsight.lesson import Lesson
-from flywheel.router import counted, imitation_row
+from flywheel.router import counted, self_imitation_row
 from flywheel.types import Group
 
 MAKER = "distill"
@@ -29,5 +29,5 @@ def distilled(groups: Sequence[Group], routed: Iterable[str], key: AnswerKey) ->
             continue
         judged = counted(group)
         share = sum(e.verdict.outcome == "solved" for e in judged) / len(judged)
-        lessons += [Lesson(experience=e, row=imitation_row(e), maker=MAKER, predicted=share) for e in most_diverse(attempts, PER_TASK)]
+        lessons += [Lesson(experience=e, row=self_imitation_row(e), maker=MAKER, predicted=share) for e in most_diverse(attempts, PER_TASK)]
     return lessons

@@ -48,7 +48,7 @@ class Use:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fate:
-    """What became of one attempt: its route and where it went besides, where it trained, what it was relabelled into (or from) and kept."""
+    """What became of one attempt: its route and where it went besides, where it trained, what was made of it or it was made of, and kept."""
 
     attempt: AttemptInfo
     destination: str | None
@@ -124,7 +124,9 @@ def fate_of_attempt(reader: Reader, info: AttemptInfo) -> Fate:
 
 
 def _ends(reader: Reader, wanted: str, given: str, experience_id: str) -> tuple[str, ...]:
-    return tuple(end for (end,) in reader.query(f"SELECT {wanted} FROM relabellings WHERE {given} = ? ORDER BY seq", (experience_id,)))
+    # What was dropped has a record of it, and no attempt.
+    asked = f"SELECT {wanted} FROM relabellings WHERE {given} = ? AND {wanted} IN (SELECT id FROM experiences) ORDER BY seq"
+    return tuple(end for (end,) in reader.query(asked, (experience_id,)))
 
 
 def _known(reader: Reader, experience_id: str) -> AttemptInfo | None:

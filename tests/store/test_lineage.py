@@ -34,14 +34,19 @@ def journal(tmp_path: Path) -> Journal:
     child = make_experience(child_task, 0, outcome="solved", origin="hindsight")
     for step, made in groups.items():
         journal.append_groups(made, step=step)
-        routes = [(e.id, {"experience_id": e.id, "destination": "grpo", "reason": "contrast"}) for g in made for e in g.experiences]
+        also = {"also": ["hindsight"]} if step == 1 else {}  # a route of an older version has none
+        routes = [(e.id, {"experience_id": e.id, "destination": "grpo", "reason": "contrast", **also}) for g in made for e in g.experiences]
         rows = make_batch(step, made).rows
         if step == 2:
             journal.append_experiences([child], step=2)
-            relabelled = [Relabelling(parent_id=failed.id, child_id=child.id, relabeller="toy", kept=True, reason="it does that")]
+            relabelled = [
+                Relabelling(parent_id=failed.id, child_id=child.id, relabeller="toy", kept=True, reason="it does that"),
+                Relabelling(parent_id=failed.id, child_id="dropped", relabeller="toy", kept=False, reason="trivial"),
+            ]
             journal.append_relabellings(relabelled, step=2)
             rows += (dataclasses.replace(rows[0], experience_id=child.id, kind="ce", advantage=0.0, weight=0.5),)
-        journal.append_batch(Batch.create(step, rows), routes)
+        lesson = {"source": "hindsight", "weight": 2.0, "maker": "toy", "predicted": 0.25}
+        journal.append_batch(Batch.create(step, rows), routes, [(child.id, lesson)] if step == 2 else [])
         journal.append(
             "step", [(f"1.{step}", {"step": step, "policy_version": f"1.{step}", "metrics": {"loss": 0.5}, "checkpoint": None})], step=step
         )
@@ -73,6 +78,8 @@ def test_what_became_of_a_task(journal: Journal) -> None:
     assert [len(f.uses) for f in fate.attempts] == [1, 1, 1, 1]
     first = fate.attempts[0]
     assert (first.destination, first.reason, first.uses[0].step, first.uses[0].advantage) == ("grpo", "contrast", 1, -1.0)
+    assert first.also == ("hindsight",)
+    assert fate_of_task(journal, make_task(20).id).attempts[0].also == ()
     (made,) = fate_of_task(journal, child.id).attempts
     assert (first.became, made.came_from) == ((made.attempt.id,), (first.attempt.id,))
     assert [(use.step, use.kind) for use in made.uses] == [(2, "ce")]
@@ -168,7 +175,7 @@ def test_every_view_answers_before_and_after_compaction(journal: Journal, tmp_pa
     counts = {name: len(rows) for name, rows in before.items()}
     assert counts == {
         **{"tasks": 5, "experiences": 17, "turns": 34, "routes": 16, "batches": 2, "batch_rows": 17, "steps": 2},
-        **{"relabellings": 1, "evaluations": 0, "attempts": 1},
+        **{"lessons": 1, "relabellings": 2, "evaluations": 0, "attempts": 1},
     }
     journal.compact(up_to_step=1)
     assert answers() == before
