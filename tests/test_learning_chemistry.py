@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,7 +44,7 @@ knobs = { heavy_atoms = [4, 6], hetero_kinds = [3, 5], num_hetero = [1, 2], num_
 
 
 @pytest.fixture(scope="module")
-def run(home: Path) -> Iterator[Path]:
+def run(home: Path) -> Path:
     """A run that was killed when it trained its third step, and went on."""
     (home / "molecules.toml").write_text(RECIPE)
     folder = home / "molecules"
@@ -55,7 +54,7 @@ def run(home: Path) -> Iterator[Path]:
         when(lambda run: any(batch["step"] == 3 for batch in records(run, "batch")))(started, folder)
         started.wait()
         runs.succeeded([*words, *(["--resume"] if (folder / "recipe.toml").exists() else [])])
-    yield folder
+    return folder
 
 
 def test_supervised_rows_are_in_the_batches_and_every_one_is_traced(run: Path) -> None:

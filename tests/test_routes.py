@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from flywheel.config import LearningConfig
-from flywheel.router import TAMPER_REWARD, Knowledge, self_imitation_row, route, unlikely_rewards
+from flywheel.router import TAMPER_REWARD, Knowledge, route, self_imitation_row, unlikely_rewards
 from flywheel.routes import RULES, Destination, Facts, Route, destinations
 from flywheel.types import Check, Group, Trajectory, Turn
 from tests.test_router import TASK, experience, group

@@ -35,6 +35,7 @@ class LearningHistory:
         self._retry = retry
         self._journal = journal
         self._lock = threading.RLock()  # snapshots are taken from another thread than steps are learnt in
+        self._kept = 0  # the step of the newest snapshot that this one wrote or began from
         self.step = 0
 
     def learn(self, step: int, lessons: Sequence[Entry], trained: Sequence[str], groups: Sequence[Group], routes: Sequence[Route]) -> None:
@@ -69,8 +70,11 @@ class LearningHistory:
             self.learn(later, entries, trained, self._journal.groups(later), recorded_routes(self._journal, later))
 
     def snapshot(self) -> None:
-        """Journal the state; called where a checkpoint was written."""
+        """Journal the state, if it has gone on; called where a checkpoint was written."""
         with self._lock:
+            if self.step == self._kept:  # recorded batches are replayed, and nothing was caught up with
+                return
+            self._kept = self.step
             state = {"step": self.step, "pool": self._pool.state(), "retry": self._retry.state()}
             self._journal.append_snapshot(SNAPSHOT, state, seq=self._journal.last_seq, step=self.step)
 
@@ -87,7 +91,7 @@ class LearningHistory:
         state = state if state is not None else {"step": 0, "pool": [], "retry": []}
         self._pool.restore(state["pool"], self._entry)
         self._retry.restore(state["retry"])
-        self.step = state["step"]
+        self.step = self._kept = state["step"]
 
     def _entry(self, experience_id: str) -> Entry:
         data = self._journal.get("lesson", experience_id)

@@ -140,7 +140,8 @@ class Teacher:
         replayed = self._memory.replayed(groups, step)
         await self._journalled(step, [r.experience for r in replayed], [r.relabelling for r in replayed])
         entries, dropped = await self._new_lessons(step, groups, routed)
-        diversity = diversity_of(groups, self._key, entropy=newest_entropy(self._journal, step - 1 - self._recipe.rollout.max_staleness))
+        entropy = newest_entropy(self._journal, step - 1 - self._recipe.rollout.max_staleness)
+        diversity = await asyncio.to_thread(diversity_of, groups, self._key, entropy=entropy)
         shares = Shares.by(self._config, collapsing=self._guard(diversity))
         budgets = shares.budgets(num_sampled(groups))
         drawn = [entry.row for entry in self._pool.draw(step, budgets, entries)]
@@ -177,7 +178,7 @@ class Teacher:
     async def _new_lessons(self, step: int, groups: Sequence[Group], routed: Routed) -> tuple[list[Entry], Mapping[str, int]]:
         """Return the step's new lessons, whose attempts are journalled, and why others were dropped."""
         to_distil = [route.experience_id for route in routed.routes if "distill" in (route.destination, *route.also)]
-        lessons = distilled(groups, to_distil, self._key)
+        lessons = await asyncio.to_thread(distilled, groups, to_distil, self._key)
         dropped: Mapping[str, int] = {}
         if self._harvester is not None:
             harvest = await self._harvester.harvest(groups, step=step)

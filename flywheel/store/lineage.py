@@ -48,7 +48,7 @@ class Use:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fate:
-    """What became of one attempt: its route and where it went besides, where it trained, what was made of it or it was made of, and kept."""
+    """What became of one attempt: its route and where it went besides, where it trained, and what was made of it, or it of what."""
 
     attempt: AttemptInfo
     destination: str | None

@@ -301,9 +301,10 @@ class FlywheelGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             "padding_share": self._padding_share,
             "loss": grpo_loss + ce_loss,
             "grpo_loss": grpo_loss,
-            "entropy": total["entropy"] / max(1.0, total["num_grpo"]),
-            "clip_share": total["clipped"] / max(1.0, total["num_grpo"]),
         }
+        if total["num_grpo"] > 0:
+            figures["entropy"] = total["entropy"] / total["num_grpo"]
+            figures["clip_share"] = total["clipped"] / total["num_grpo"]
         ce_weight = self.settings.ce_weight_at(batch.step)
         if batch.num_ce_tokens and ce_weight > 0:
             figures |= {"ce_nll": ce_loss / ce_weight, "ce_weight": ce_weight}

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 
@@ -162,3 +163,18 @@ def test_records_of_one_task_in_other_clothes_share_their_key() -> None:
 
 def test_the_key_is_no_tool() -> None:
     assert "task_key" not in {tool["function"]["name"] for tool in CodeEnv().tools}
+
+
+def test_what_may_not_train_is_said_of_a_task_that_is_there_already(tmp_path: Path) -> None:
+    evaluation = tmp_path / "evaluation.jsonl"
+    evaluation.write_text(json.dumps({"question": story(7)}) + "\n")
+    clean = source(records(tmp_path / "t.jsonl", unlike(40)), decontaminate=[str(evaluation)])
+    held = clean.heldout("n", 1)[0]
+    plain = clean.train(0)
+    assert clean.barred(plain) is None
+    assert clean.barred(held) == "heldout"
+    assert clean.barred(dataclasses.replace(held, split="train")) == "heldout"
+    copies = [Task.create(env="n", family="t", prompt=f"{n} {story(7)}", payload={"number": n}) for n in range(50)]
+    assert {clean.barred(copy) for copy in copies} == {"heldout", "contaminated"}  # the split comes first
+    assert clean.barred(dataclasses.replace(plain, env="another")) is None
+    assert not clean.admission.refused
