@@ -21,6 +21,7 @@ from flywheel.errors import StoreError
 from flywheel.evaluation import Evaluation, evaluate
 from flywheel.hindsight.anchors import Anchors
 from flywheel.hindsight.diversity import AnswerKeys, diversity_of
+from flywheel.hindsight.harvest import Harvester
 from flywheel.hindsight.learning_figures import route_figures, source_figures
 from flywheel.hindsight.teacher import Teacher
 from flywheel.monitor import figures
@@ -208,7 +209,18 @@ class ExperienceService:
         if recipe.learning.anchor_floor > 0:
             seed, concurrency = recipe.run.seed, recipe.rollout.env_threads
             anchors = Anchors(self._source, self._stage, self._chat, seed=seed, concurrency=concurrency)
-        return Teacher(recipe, self._journal, self._source, key=self._answer_key, anchors=anchors, say=self._progress.line)
+        harvester = None
+        if recipe.learning.hindsight_share + recipe.learning.repair_share > 0:
+            harvester = Harvester(recipe, self._stage, self._chat, self._source, self._journal)
+        return Teacher(
+            recipe,
+            self._journal,
+            self._source,
+            key=self._answer_key,
+            anchors=anchors,
+            harvester=harvester,
+            say=self._progress.line,
+        )
 
     def _learning_figures(self, step: int, groups: Sequence[Group]) -> dict[str, float]:
         learnt = source_figures(self._journal, step) if self._teacher is not None else {}

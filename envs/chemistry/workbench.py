@@ -10,7 +10,6 @@ import difflib
 from collections.abc import Callable, Iterable
 from functools import wraps
 
-from rdkit import Chem
 from rdkit.Chem import rdMolDescriptors
 from rdkit.Chem.Draw import rdMolDraw2D
 
@@ -49,14 +48,6 @@ def describe(smiles: str) -> str:
     mol = read_molecule(smiles, ALLOWANCES)
     figures = " ".join(f"{name}={PROPERTIES[name](mol):.4g}" for name in DESCRIBED)
     return f"formula={rdMolDescriptors.CalcMolFormula(mol)} {figures} groups: {', '.join(groups_of(mol)) or 'none'}"
-
-
-def canonical(answer: str) -> str:
-    """Return a molecule's canonical SMILES; text that is none as it is."""
-    try:
-        return Chem.MolToSmiles(read_molecule(answer, ALLOWANCES))
-    except RejectedAnswerError:
-        return answer
 
 
 @_tool

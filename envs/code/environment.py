@@ -85,11 +85,6 @@ class CodeEnv(ToolEnv):
         return content_id("tests", task.payload.get("entry_point"), sorted(map(content_id, tests))) if tests else content_id(task.prompt)
 
     @classmethod
-    def answer_key(cls, task: Task, answer: str) -> str:
-        """Return what two programs share that differ in layout, comments and the author's names only."""
-        return content_id(normalised_code(answer))
-
-    @classmethod
     def section_lacks(cls, config: EnvironmentConfig, backend: str) -> list[str]:
         """Name the programs that answers to the section's task records need, where sandboxes have the host's programs."""
         if config.tasks_file is None or not config.tasks_file.is_file() or backend not in HOSTS_PROGRAMS:

@@ -1,11 +1,12 @@
 """How different the policy's solved answers are, the guard that acts when they stop being so, and picking the most different ones.
 
-Two answers are the same where their keys are: the environment's `answer_key` where it has one, else the text without its layout.
+Two answers are the same where their keys are: the environment's `answer_keys` where it has them, else the text without its layout.
 How alike two texts are is the Jaccard similarity of their `SHINGLE`-grams of words and symbols.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,25 +33,25 @@ def plain_key(task: Task, answer: str) -> str:
 
 
 class AnswerKeys:
-    """The keys of answers, by environment.
+    """The keys of answers, by environment; each is asked for once.
 
     Args:
-        environments: The environments' classes by name; ``answer_key(task, answer)`` is an optional member.
+        environments: The environments' classes by name; ``answer_keys(answers)`` is an optional member.
     """
 
     def __init__(self, environments: Mapping[str, Any]) -> None:
-        self._read: dict[str, AnswerKey] = {name: cls.answer_key for name, cls in environments.items() if hasattr(cls, "answer_key")}
+        self._read = {name: cls.answer_keys for name, cls in environments.items() if hasattr(cls, "answer_keys")}
         self._known: OrderedDict[tuple[str, str], str] = OrderedDict()
 
     def __call__(self, task: Task, answer: str) -> str:
         """Return an answer's key; one that the environment can't read has its text."""
-        asked = (task.id, answer)
+        asked = (task.env, answer)
         if (known := self._known.get(asked)) is not None:
             return known
-        try:
-            key = self._read.get(task.env, plain_key)(task, answer)
-        except Exception:  # noqa: BLE001 - a plug-in's reading of hostile text
-            key = plain_key(task, answer)
+        key = plain_key(task, answer)
+        if task.env in self._read:
+            with contextlib.suppress(Exception):  # a plug-in's reading of hostile text
+                key = self._read[task.env]([answer])[0] or key
         self._known[asked] = key
         if len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)

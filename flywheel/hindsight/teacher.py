@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from flywheel.config import Recipe
 from flywheel.hindsight.anchors import Anchors
 from flywheel.hindsight.distil import distilled
 from flywheel.hindsight.diversity import AnswerKey, Diversity, diversity_of
+from flywheel.hindsight.harvest import Harvest, Harvester
 from flywheel.hindsight.history import LearningHistory
-from flywheel.hindsight.lesson import Lesson
 from flywheel.hindsight.pool import Entry, Pool, Shares, num_tokens
 from flywheel.hindsight.replay import SuccessMemory
 from flywheel.hindsight.retry import RetryBuffer
@@ -27,33 +26,6 @@ from flywheel.store.reader import Reader
 from flywheel.tasks.family import family_of
 from flywheel.tasks.source import TaskSource
 from flywheel.types import Experience, Group, Row, Task
-
-
-class Harvest(Protocol):
-    """What a step's failures gave: verified lessons, the reasons why others were dropped, and a record of both."""
-
-    @property
-    def lessons(self) -> tuple[Lesson, ...]:
-        """Lessons of origin ``hindsight`` and ``repair``, not journalled yet."""
-        ...
-
-    @property
-    def dropped(self) -> Mapping[str, int]:
-        """How many were dropped for which reason."""
-        ...
-
-    @property
-    def relabellings(self) -> tuple[Relabelling, ...]:
-        """What became of every attempt to relabel."""
-        ...
-
-
-class Harvester(Protocol):
-    """Makes lessons of failures."""
-
-    async def harvest(self, groups: Sequence[Group], *, step: int) -> Harvest:
-        """Return what the groups of a step give."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,7 +111,7 @@ class Teacher:
         groups = [group for group in groups if self._source.barred(group.task) is None]
         replayed = self._memory.replayed(groups, step)
         await self._journalled(step, [r.experience for r in replayed], [r.relabelling for r in replayed])
-        entries, dropped = await self._new_lessons(step, groups, routed)
+        entries, harvest = await self._new_lessons(step, groups, routed)
         entropy = newest_entropy(self._journal, step - 1 - self._recipe.rollout.max_staleness)
         diversity = await asyncio.to_thread(diversity_of, groups, self._key, entropy=entropy)
         shares = Shares.by(self._config, collapsing=self._guard(diversity))
@@ -148,7 +120,8 @@ class Teacher:
         supervised = await self._anchored(step, drawn, budgets["anchor"], shares.anchor_floor)
         figures = {
             **self._pool.figures(),
-            **{f"learning/dropped/{reason}": float(count) for reason, count in sorted(dropped.items())},
+            **{f"learning/dropped/{reason}": float(count) for reason, count in sorted(harvest.dropped.items())},
+            **{f"learning/shortened/{rule}": float(count) for rule, count in sorted(harvest.shortened.items())},
             "learning/collapsing": float(self._is_collapsing),
             "learning/retried": float(sum(group.task.id in self._retry for group in groups)),
         }
@@ -175,21 +148,20 @@ class Teacher:
     def _may_train(self, task: Task) -> bool:
         return family_of(self._source.families, task) is not None and self._source.barred(task) is None
 
-    async def _new_lessons(self, step: int, groups: Sequence[Group], routed: Routed) -> tuple[list[Entry], Mapping[str, int]]:
-        """Return the step's new lessons, whose attempts are journalled, and why others were dropped."""
+    async def _new_lessons(self, step: int, groups: Sequence[Group], routed: Routed) -> tuple[list[Entry], Harvest]:
+        """Return the step's new lessons, whose attempts are journalled, and what became of its failures."""
         to_distil = [route.experience_id for route in routed.routes if "distill" in (route.destination, *route.also)]
         lessons = await asyncio.to_thread(distilled, groups, to_distil, self._key)
-        dropped: Mapping[str, int] = {}
+        harvest = Harvest(lessons=(), dropped={}, relabellings=())
         if self._harvester is not None:
             harvest = await self._harvester.harvest(groups, step=step)
             await self._journalled(step, [lesson.experience for lesson in harvest.lessons], harvest.relabellings)
             lessons += harvest.lessons
-            dropped = harvest.dropped
         found = [Entry.of(lesson, self._journal.info(lesson.experience.id).tier) for lesson in lessons]
         wanted = Shares.by(self._config).of
         # An answer that its task had before has a tier that does not teach, so a weight of 0.
         usable = [e for e in found if e.weight > 0 and wanted.get(e.source, 0) > 0 and num_tokens(e.row) > 0]
-        return [e for e in usable if self._journal.get("lesson", e.row.experience_id) is None], dropped
+        return [e for e in usable if self._journal.get("lesson", e.row.experience_id) is None], harvest
 
     async def _anchored(self, step: int, drawn: list[Row], budget: int, anchor_floor: float) -> list[Row]:
         """Return the drawn rows and the anchors; where references run out before the floor is reached, fewer of the others."""

@@ -65,6 +65,7 @@ FIGURES: Mapping[str, str] = {
     "learning/tokens/SOURCE": "trained cross-entropy tokens of a source: hindsight, repair, distill, anchor",
     "learning/waiting/SOURCE": "lessons that wait in the pool",
     "learning/dropped/REASON": "relabelled and repaired attempts of the step that were not kept",
+    "learning/shortened/RULE": "relabelled attempts of the step that lost their earlier turns (flywheel/hindsight/harvest.py)",
     "learning/replayed": "own earlier successes that joined groups that failed as a whole",
     "learning/retried": "groups of the step that were tasks tried again",
     "learning/collapsing": "1 where the guard against collapse halved shares and doubled the anchor floor",

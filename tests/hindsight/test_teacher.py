@@ -13,6 +13,7 @@ import pytest
 from flywheel.config import Recipe
 from flywheel.contracts import StepReport
 from flywheel.hindsight.diversity import plain_key
+from flywheel.hindsight.harvest import Harvest
 from flywheel.hindsight.learning_figures import route_figures, source_figures
 from flywheel.hindsight.lesson import Lesson
 from flywheel.hindsight.pool import num_tokens
@@ -25,29 +26,22 @@ from tests.hindsight.lessons import make_group, make_lesson
 from tests.store.attempts import make_task
 
 
-@dataclass(frozen=True)
-class Harvested:
-    lessons: tuple[Lesson, ...]
-    dropped: Mapping[str, int]
-    relabellings: tuple[Relabelling, ...]
-
-
 @dataclass
-class Harvester:
+class Lessons:
     """Makes three lessons of origin hindsight and one of repair a step."""
 
-    def_size: int = 10
+    size: int = 10
     asked: list[int] = field(default_factory=list)
 
-    async def harvest(self, groups: Sequence[Group], *, step: int) -> Harvested:
+    async def harvest(self, groups: Sequence[Group], *, step: int) -> Harvest:
         self.asked.append(step)
-        lessons = [make_lesson(100 * step + n, "hindsight", size=self.def_size) for n in range(3)]
-        lessons.append(make_lesson(100 * step + 50, "repair", size=self.def_size))
+        lessons = [make_lesson(100 * step + n, "hindsight", size=self.size) for n in range(3)]
+        lessons.append(make_lesson(100 * step + 50, "repair", size=self.size))
         parents = [e.id for group in groups for e in group.experiences if e.verdict.outcome == "failed"]
         records = tuple(
             Relabelling(parent_id=parents[0], child_id=lesson.experience.id, relabeller="test", kept=True) for lesson in lessons
         )
-        return Harvested(tuple(lessons), {"trivial": 2}, records)
+        return Harvest(lessons=tuple(lessons), dropped={"trivial": 2}, relabellings=records, shortened={"no_replay": 1})
 
 
 @dataclass
@@ -131,7 +125,7 @@ def supervised(batch: Batch) -> list[Row]:
 
 def test_a_step_has_each_source_within_its_share_and_all_of_it_is_journalled(tmp_path: Path) -> None:
     """Twelve attempts of twelve tokens: at most 57 tokens of hindsight and of distillation and 28 of repairs."""
-    wheel = Wheel(tmp_path, harvester=Harvester())
+    wheel = Wheel(tmp_path, harvester=Lessons())
     batch, taught = wheel.teach(1)
     journal = wheel.journal
     tokens = source_figures(journal, 1)
@@ -142,7 +136,7 @@ def test_a_step_has_each_source_within_its_share_and_all_of_it_is_journalled(tmp
         "learning/replayed": 0.0,
     }
     assert batch.num_ce_tokens == 76
-    assert taught.figures["learning/dropped/trivial"] == 2
+    assert (taught.figures["learning/dropped/trivial"], taught.figures["learning/shortened/no_replay"]) == (2, 1)
     for row in supervised(batch):
         assert journal.info(row.experience_id).outcome == "solved"
     hindsight = next(row for row in supervised(batch) if journal.info(row.experience_id).origin == "hindsight")
@@ -159,15 +153,15 @@ def test_a_step_has_each_source_within_its_share_and_all_of_it_is_journalled(tmp
 
 
 def test_nothing_is_used_more_often_than_asked_for_whenever_it_is_killed(tmp_path: Path) -> None:
-    undisturbed = Wheel(tmp_path / "a", harvester=Harvester())
+    undisturbed = Wheel(tmp_path / "a", harvester=Lessons())
     batches = [undisturbed.teach(step)[0] for step in range(1, 7)]
     made: list[Batch] = []
     for step in range(1, 7):  # killed in every step, and once more amid the next one
-        wheel = Wheel(tmp_path / "b", harvester=Harvester())
+        wheel = Wheel(tmp_path / "b", harvester=Lessons())
         if step % 2:
             wheel.teach(step, killed_before_batch=True)
             wheel.journal.close()
-            wheel = Wheel(tmp_path / "b", harvester=Harvester())
+            wheel = Wheel(tmp_path / "b", harvester=Lessons())
         made.append(wheel.teach(step)[0])
         if step == 3:
             wheel.teacher.snapshot()
@@ -180,14 +174,14 @@ def test_nothing_is_used_more_often_than_asked_for_whenever_it_is_killed(tmp_pat
 
 def test_anchors_are_at_least_the_floor_and_without_enough_of_them_others_go(tmp_path: Path) -> None:
     learning = {**LEARNING, "anchor_floor": 0.5, "max_uses": 1}
-    wheel = Wheel(tmp_path / "a", learning=learning, harvester=Harvester(), anchors=References())
+    wheel = Wheel(tmp_path / "a", learning=learning, harvester=Lessons(), anchors=References())
     rows = supervised(wheel.teach(1)[0])
     anchors = [row for row in rows if wheel.journal.info(row.experience_id).origin == "demonstration"]
     assert sum(map(num_tokens, anchors)) == 80  # half of 144 tokens, and whole rows
     assert sum(map(num_tokens, rows)) - 80 <= 72
     again = [row for row in supervised(wheel.teach(2)[0]) if wheel.journal.info(row.experience_id).origin == "demonstration"]
     assert not {row.experience_id for row in anchors} & {row.experience_id for row in again}
-    short = Wheel(tmp_path / "b", learning=learning, harvester=Harvester(), anchors=References(count=2))
+    short = Wheel(tmp_path / "b", learning=learning, harvester=Lessons(), anchors=References(count=2))
     rows = supervised(short.teach(1)[0])
     shares = [num_tokens(row) for row in rows if short.journal.info(row.experience_id).origin == "demonstration"]
     assert (sum(shares), sum(map(num_tokens, rows))) == (20, 40)
@@ -242,7 +236,7 @@ def test_an_own_success_joins_the_group_of_its_task_that_fails_later(tmp_path: P
 
 def test_steps_are_taught_in_their_order(tmp_path: Path) -> None:
     """The second step's groups are there first; it waits, or it would not know what the first one used up."""
-    wheel = Wheel(tmp_path, learning={**LEARNING, "max_uses": 1}, harvester=Harvester())
+    wheel = Wheel(tmp_path, learning={**LEARNING, "max_uses": 1}, harvester=Lessons())
     first, second = wheel.groups(1), wheel.groups(2)
     wheel.journal.append_groups(first, step=1)
     wheel.journal.append_groups(second, step=2)
