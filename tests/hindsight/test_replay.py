@@ -82,7 +82,7 @@ def test_it_is_an_earlier_one_and_not_too_old(journal: Journal, step: int, count
 def test_what_joins_only_groups_that_failed_as_a_whole(journal: Journal) -> None:
     solved(journal)
     for outcomes in (("solved", "failed"), ("failed", "infra_error")):
-        group = make_group(1, *outcomes, step=5)  # type: ignore[arg-type]
+        group = make_group(1, *outcomes, step=5)
         assert memory(journal).replayed([group], 5) == []
     assert memory(journal).replayed([make_group(9, "failed", "failed", step=5)], 5) == []
 
