@@ -18,7 +18,8 @@ from flywheel.trainer.checkpoints import checkpoint_step, complete_checkpoints
 from tests.command_line import ATTEMPTS, STEPS, pick_words, records
 from tests.forked_runs import Runs, Started
 
-# What a clock says is never the same twice, a replayed batch met no fault, and the probe is of tokens that nobody trains on.
+# What a clock says is never the same twice, a replayed batch met no fault and was not made again, and the probe is of tokens that
+# nobody trains on.
 UNREPEATED = (
     "allocation/",
     "learning/waiting/",

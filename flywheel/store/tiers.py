@@ -20,9 +20,14 @@ TIER_WEIGHTS: Mapping[Tier, float] = {"L2": 1.0, "L3": 2.0, "L4": 4.0}
 
 
 def content_of(experience: Experience) -> str:
-    """Return what two attempts share that say the same to the same task: a hash of the task and the answer (or else the tokens)."""
+    """Return what two attempts share that say the same to the same task: a hash of the task and the answer (or else the tokens).
+
+    A repair ends with an answer that another attempt gave, and teaches the way to it: of it the turns' texts are compared.
+    """
     trajectory = experience.trajectory
-    said = trajectory.answer if trajectory.answer is not None else [turn.completion_ids for turn in trajectory.turns]
+    said: object = trajectory.answer if trajectory.answer is not None else [turn.completion_ids for turn in trajectory.turns]
+    if experience.origin == "repair":
+        said = [turn.text for turn in trajectory.turns]
     # An attempt that was taken from another task's sampled tokens is the same text, and another experience.
     return content_id("content", experience.task.id, said)
 

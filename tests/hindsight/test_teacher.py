@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from flywheel.hindsight.teacher import Taught, Teacher
 from flywheel.router import route
 from flywheel.routes import recorded_routes
 from flywheel.store.journal import Journal, Relabelling
-from flywheel.types import Batch, Group, Row, Task
+from flywheel.types import Batch, Group, Row, Task, content_id
 from tests.hindsight.lessons import make_group, make_lesson
 from tests.store.attempts import make_task
 
@@ -258,3 +259,22 @@ def test_steps_are_taught_in_their_order(tmp_path: Path) -> None:
     assert order == [1, 2]
     uses = wheel.journal.query("SELECT count(*) FROM trained WHERE kind = 'ce' GROUP BY experience_id")
     assert {count for (count,) in uses} == {1}
+
+
+def test_a_repair_teaches_though_it_ends_with_an_answer_that_was_given(tmp_path: Path) -> None:
+    group = make_group(10, "solved", "failed", step=1)
+    success, failure = group.experiences
+
+    class Repairs:
+        async def harvest(self, groups: Sequence[Group], *, step: int) -> Harvest:
+            turns = (*failure.trajectory.turns, *success.trajectory.turns)
+            identity = content_id("repair", success.id)
+            trajectory = dataclasses.replace(success.trajectory, turns=turns)
+            repaired = dataclasses.replace(success, id=identity, group_id=identity, trajectory=trajectory, origin="repair")
+            row = dataclasses.replace(make_lesson(1).row, experience_id=identity)
+            return Harvest(lessons=(Lesson(experience=repaired, row=row),), dropped={}, relabellings=())
+
+    wheel = Wheel(tmp_path, learning={"repair_share": 1.0}, harvester=Repairs())
+    batch, _ = wheel.teach(1, [group])
+    (row,) = supervised(batch)
+    assert (wheel.journal.info(row.experience_id).origin, wheel.journal.info(row.experience_id).tier) == ("repair", "L3")
