@@ -118,7 +118,9 @@ class Harvester:
             name: cls.relabellers() if hasattr(cls, "relabellers") else () for name, cls in environments.items()
         }
         self._repairer = Repairer(stage, chat, journal, environments, self._max_context)
-        self._known: set[str] | None = None
+        self._earlier: set[str] = set()  # keys of the tasks that the journal has of steps before `_next`
+        self._next = 0
+        self._known: set[str] = set()
         self._one_at_a_time = asyncio.Lock()
 
     async def harvest(self, groups: Sequence[Group], *, step: int) -> Harvest:
@@ -141,10 +143,12 @@ class Harvester:
         return _summed([*_outcomes(screened, found), *repaired])
 
     def _remember(self, groups: Sequence[Group], step: int) -> None:
-        if self._known is None:
-            ids = self._journal.query("SELECT id FROM records WHERE kind = 'task' AND step < ? ORDER BY seq", (step,))
-            self._known = {key for (task_id,) in ids if (key := self._source.key(self._journal.task(task_id))) is not None}
-        self._known |= {key for group in groups if (key := self._source.key(group.task)) is not None}
+        # From the journal: which tasks are known must not depend on where a run was killed.
+        asked = "SELECT id FROM records WHERE kind = 'task' AND step >= ? AND step < ? ORDER BY seq"
+        ids = self._journal.query(asked, (self._next, step))
+        self._next = step
+        self._earlier |= {key for (task_id,) in ids if (key := self._source.key(self._journal.task(task_id))) is not None}
+        self._known = self._earlier | {key for group in groups if (key := self._source.key(group.task)) is not None}
 
     def _chosen(self, groups: Sequence[Group]) -> list[tuple[Experience, Relabeller]]:
         """Return the attempts in the order in which they are tried, with whom.
@@ -237,7 +241,6 @@ class Harvester:
             return pair.without(objection)
         key = self._source.key(task)
         assert key is not None
-        assert self._known is not None
         if key in self._known:
             return pair.without("known")
         if pair.predicted is not None and pair.predicted > self._learning.trivial_above:

@@ -59,7 +59,11 @@ async def _harvested(recipe: Recipe, groups: Sequence[Group], folder: Path, step
     try:
         journal.append_groups(groups, step=1)
         harvester = Harvester(recipe, stage, CHAT, TaskSource(recipe), journal)
-        return [await harvester.harvest(groups, step=step) for step in range(1, steps + 1)]
+        found = []
+        for step in range(1, steps + 1):
+            found.append(await harvester.harvest(groups, step=step))
+            journal.append_experiences([lesson.experience for lesson in found[-1].lessons], step=step)
+        return found
     finally:
         stage.close()
         journal.close()
