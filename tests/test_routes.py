@@ -9,7 +9,7 @@ import pytest
 from flywheel.config import LearningConfig
 from flywheel.router import TAMPER_REWARD, Knowledge, route, self_imitation_row, unlikely_rewards
 from flywheel.routes import RULES, Destination, Facts, Route, destinations
-from flywheel.types import Check, Group, Trajectory, Turn
+from flywheel.types import Check, Experience, Group, Outcome, Trajectory, Turn
 from tests.test_router import TASK, experience, group
 
 ALL = LearningConfig(distill_share=0.2, hindsight_share=0.2, repair_share=0.2, retry_size=8)
@@ -100,8 +100,8 @@ def test_what_nothing_takes_says_why() -> None:
     ]
 
 
-def likely(name: str, outcome: str, *logprobs: float) -> object:
-    made = experience(name, outcome)  # type: ignore[arg-type]
+def likely(name: str, outcome: Outcome, *logprobs: float) -> Experience:
+    made = experience(name, outcome)
     turn = Turn(prompt_ids=(1,), completion_ids=(3,) * len(logprobs), behavior_logprobs=logprobs or None, policy_version="1.0", text="")
     trajectory = Trajectory(task_id=TASK.id, turns=(turn,), stop_reason="terminated", answer=name)
     return dataclasses.replace(made, trajectory=trajectory)
@@ -110,13 +110,13 @@ def likely(name: str, outcome: str, *logprobs: float) -> object:
 def test_unlikely_solved_attempts_count_more() -> None:
     """Of four, ranks by likelihood: b (-1) 0, a (-2) 1, d (-3) 2, c (-4) 3; 1 - 0.4·(4 - rank)/4 for the solved ones."""
     attempts = [likely("a", "solved", -1.0, -1.0), likely("b", "failed", -1.0), likely("c", "solved", -4.0), likely("d", "solved", -3.0)]
-    assert unlikely_rewards(attempts, 0.4) == pytest.approx([1 - 0.4 * 3 / 4, 0.0, 1 - 0.4 * 1 / 4, 1 - 0.4 * 2 / 4])  # type: ignore[arg-type]
-    assert unlikely_rewards(attempts, 0.0) == [1.0, 0.0, 1.0, 1.0]  # type: ignore[arg-type]
-    assert unlikely_rewards([*attempts, likely("e", "solved")], 0.4) == [1.0, 0.0, 1.0, 1.0, 1.0]  # type: ignore[arg-type, list-item]
+    assert unlikely_rewards(attempts, 0.4) == pytest.approx([1 - 0.4 * 3 / 4, 0.0, 1 - 0.4 * 1 / 4, 1 - 0.4 * 2 / 4])
+    assert unlikely_rewards(attempts, 0.0) == [1.0, 0.0, 1.0, 1.0]
+    assert unlikely_rewards([*attempts, likely("e", "solved")], 0.4) == [1.0, 0.0, 1.0, 1.0, 1.0]
 
 
 def test_unlikeliness_gives_no_contrast_to_a_group_without() -> None:
-    made = Group(id="g", task=TASK, experiences=(likely("a", "solved", -1.0), likely("b", "solved", -2.0)))  # type: ignore[arg-type]
+    made = Group(id="g", task=TASK, experiences=(likely("a", "solved", -1.0), likely("b", "solved", -2.0)))
     assert route([made], scale="none", unlikeliness=0.25).rows == ()
 
 

@@ -87,10 +87,10 @@ class Wheel:
         self.teacher = Teacher(
             self.recipe,
             self.journal,
-            source or Source(),
+            source or Source(),  # type: ignore[arg-type]
             key=plain_key,
             say=self.said.append,
-            **parts,  # type: ignore[arg-type]
+            **parts,
         )
 
     def groups(self, step: int) -> list[Group]:

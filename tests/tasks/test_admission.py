@@ -169,12 +169,12 @@ def test_what_may_not_train_is_said_of_a_task_that_is_there_already(tmp_path: Pa
     evaluation = tmp_path / "evaluation.jsonl"
     evaluation.write_text(json.dumps({"question": story(7)}) + "\n")
     clean = source(records(tmp_path / "t.jsonl", unlike(40)), decontaminate=[str(evaluation)])
-    held = clean.heldout("n", 1)[0]
+    held = clean.heldout("numbers", 1)[0]
     plain = clean.train(0)
     assert clean.barred(plain) is None
     assert clean.barred(held) == "heldout"
     assert clean.barred(dataclasses.replace(held, split="train")) == "heldout"
-    copies = [Task.create(env="n", family="t", prompt=f"{n} {story(7)}", payload={"number": n}) for n in range(50)]
+    copies = [Task.create(env="numbers", family="t", prompt=f"{n} {story(7)}", payload={"number": n}) for n in range(50)]
     assert {clean.barred(copy) for copy in copies} == {"heldout", "contaminated"}  # the split comes first
     assert clean.barred(dataclasses.replace(plain, env="another")) is None
     assert not clean.admission.refused
