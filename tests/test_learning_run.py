@@ -82,6 +82,7 @@ def test_batches_hold_what_was_asked_for_and_lineage_shows_it(learnt: Path) -> N
     assert [shown[step]["trainer/ce_weight"] for step in range(1, STEPS + 1)] == pytest.approx([1 - k / STEPS for k in range(STEPS)])
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_learns_the_same(runs: Runs, home: Path, learnt: Path) -> None:
     run = home / "learnt-killed"
     kills: list[Kill] = [
