@@ -25,8 +25,8 @@ PLUGGED = {"envs", "verifiers", "recipes"}
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
-        "types errors statistics",
-        "contracts background canonical",
+        "types errors statistics sections",
+        "contracts background canonical learning_config",
         "config registry records",
         "recipe tool_env model_shape",
         "store sandbox inference run_folder",
