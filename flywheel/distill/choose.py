@@ -1,37 +1,16 @@
 """Which of the attempts at a task are kept: solved ones with different answers, the shortest first, then those least like the kept ones.
 
-Two answers are the same where their keys are: the environment's ``answer_key(task, answer)`` where it has one, else the text without
-its layout. How alike two answers are is the Jaccard similarity of their 3-grams of words and symbols.
+Two answers are the same where their keys are: the environment's ``answer_keys(answers)`` where it has them, else the text
+without its layout. How alike two answers are is the Jaccard similarity of their 3-grams of words and symbols.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
-
+from flywheel.hindsight.diversity import AnswerKey
 from flywheel.tasks.similar import ngram_hashes
-from flywheel.types import Experience, Group, Task
+from flywheel.types import Experience, Group
 
 SHINGLE = 3
-AnswerKey = Callable[[Task, str], str]
-
-
-class AnswerKeys:
-    """The keys of answers, by environment.
-
-    Args:
-        environments: The environments' classes by name.
-    """
-
-    def __init__(self, environments: Mapping[str, Any]) -> None:
-        self._keys: dict[str, AnswerKey] = {name: cls.answer_key for name, cls in environments.items() if hasattr(cls, "answer_key")}
-
-    def __call__(self, task: Task, answer: str) -> str:
-        """Return an answer's key; one that the environment can't read has its text."""
-        try:
-            return self._keys.get(task.env, _plain)(task, answer)
-        except Exception:  # noqa: BLE001 - a plug-in's reading of hostile text
-            return _plain(task, answer)
 
 
 def best_and_most_diverse(group: Group, keep: int, key: AnswerKey) -> list[Experience]:
@@ -55,7 +34,3 @@ def _effort(experience: Experience) -> tuple[int, int]:
 
 def _alike(first: set[int], second: set[int]) -> float:
     return len(first & second) / max(1, len(first | second))
-
-
-def _plain(task: Task, answer: str) -> str:
-    return " ".join(answer.split())

@@ -16,11 +16,12 @@ from flywheel import sandbox
 from flywheel.background import BackgroundLoop
 from flywheel.batches import GroupLedger
 from flywheel.config import Recipe
-from flywheel.distill.choose import AnswerKey, AnswerKeys, best_and_most_diverse
+from flywheel.distill.choose import best_and_most_diverse
 from flywheel.distill.sets import parse_set
 from flywheel.errors import ConfigError, FlywheelError, InfraError
 from flywheel.export.make import export
 from flywheel.export.selection import Selection
+from flywheel.hindsight.diversity import AnswerKey, AnswerKeys
 from flywheel.monitor.progress import Progress
 from flywheel.prepare import PolicyMaker
 from flywheel.rollout.groups import Traffic

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
-from flywheel.distill.choose import AnswerKeys, best_and_most_diverse
+from flywheel.distill.choose import best_and_most_diverse
 from flywheel.distill.sets import parse_set
 from flywheel.errors import ConfigError
-from flywheel.types import Experience, Group, Outcome, Task
+from flywheel.hindsight.diversity import AnswerKeys
+from flywheel.types import Experience, Group, Outcome
 from tests.store.attempts import make_experience, make_task
 
 TASK = make_task(1)
@@ -52,10 +54,10 @@ def test_only_solved_answers_count_and_each_comes_once() -> None:
 def test_an_environment_says_which_answers_are_the_same() -> None:
     class Sorted:
         @classmethod
-        def answer_key(cls, task: Task, answer: str) -> str:
-            if answer == "unreadable":
+        def answer_keys(cls, answers: Sequence[str]) -> list[str | None]:
+            if "unreadable" in answers:
                 raise ValueError("not a sequence")
-            return "".join(sorted(answer))
+            return ["".join(sorted(answer)) for answer in answers]
 
     keys = AnswerKeys({"toy": Sorted})
     assert kept([attempt(0, "ab"), attempt(1, "ba"), attempt(2, "unreadable")], 4, keys) == ["ab", "unreadable"]
