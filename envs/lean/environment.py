@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from flywheel.contracts import TaskGenerator
+from flywheel.contracts import Relabeller, TaskGenerator
 from flywheel.envs.lean.families import FAMILIES, WHOLE
 from flywheel.envs.lean.goals import show_error, show_goals
 from flywheel.envs.lean.lemmas import search_lemmas
@@ -53,6 +53,13 @@ class LeanEnv(ToolEnv):
     def lacks(cls) -> Sequence[str]:
         """Return that there is no Lean, where there is none."""
         return missing()
+
+    @classmethod
+    def relabellers(cls) -> Sequence[Relabeller]:
+        """Return what makes theorems of failed attempts."""
+        from flywheel.envs.lean.relabel import SubgoalRelabeller  # it plays attempts through this environment
+
+        return (SubgoalRelabeller(),)
 
     def begin(self, task: Task) -> None:
         """Read the task's payload; Lean is not asked before a tool needs it.
