@@ -129,6 +129,16 @@ def test_statements_come_from_json_lines(tmp_path: Path) -> None:
     env.close()
 
 
+def test_records_of_the_same_theorem_have_one_key() -> None:
+    def key(statement: str) -> str:
+        return LeanEnv.task_key(Task.create(env="lean", family="f", prompt=statement, payload={"statement": statement}))
+
+    assert key(f"theorem a {SWAP}") == key("theorem b (a b : Prop) (k : a ∧ b) : b ∧ a")
+    assert key(f"theorem a {SWAP}") != key("theorem a (p q : Prop) (h : p ∧ q) : p ∧ q")
+    assert key(f"theorem a {SWAP}") == FAMILIES["equality"].key(swap())
+    assert key("no theorem") != key("no theorem at all")
+
+
 def test_what_a_machine_lacks_is_said_before_anything_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert LeanEnv.lacks() == []
     for name in ("FLYWHEEL_LEAN_BACKEND", "LEAN", "LEAN_REPL", "ELAN_HOME"):
