@@ -57,7 +57,7 @@ class SubgoalRelabeller:
             seen = {_key(task)}
             findings = [one for tactics in scripts_of(trajectory) for one in proved(walk(backend, theorem, tactics))]
             for finding in sorted(findings, key=lambda one: -len(script(one.tactics))):
-                made = lemma(task, finding.goal, operator=f"hindsight:{finding.rule}")
+                made = lemma(task, finding.goal, operator=f"hindsight:{self.name}")
                 reason = _refuse(made, finding, seen, backend)
                 if made is None or reason:
                     self.dropped[reason] += 1

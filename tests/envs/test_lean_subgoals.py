@@ -214,7 +214,7 @@ def test_a_failed_attempt_gives_the_theorems_that_it_proved(branching: Branching
     relabeller = SubgoalRelabeller(branching)
     ((made, played),) = relabeller.relabel(task, failed, verdict())
     assert made.payload["statement"] == f"theorem target {SIGNATURE.removesuffix('p ∧ r')}p"
-    assert (made.parent_id, made.operator, made.family) == (task.id, "hindsight:sub_goal", "hand")
+    assert (made.parent_id, made.operator, made.family) == (task.id, "hindsight:lean_subgoals", "hand")
     assert [json.loads(turn.text) for turn in played.turns] == [{"name": "submit", "arguments": {"proof": proof["p"]}}]
     assert (played.task_id, played.answer) == (made.id, proof["p"])
     assert LeanVerifier(backend=branching).verify(made, played).outcome == "solved"

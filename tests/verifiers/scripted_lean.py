@@ -1,7 +1,7 @@
 """A Lean by a script: as a REPL or as a ``lean`` binary, it judges by a table what the real one would judge by mathematics.
 
 ``python scripted_lean.py TABLE.json repl`` serves the REPL's protocol; ``… TABLE.json lean [--json] FILE`` checks a file;
-``… TABLE.json lake … FILE`` opens the prompt of LeanDojo. Roles ``old-lean`` and ``oldest-lean`` are Leans without ``--json``. The table lists
+``… TABLE.json lake … FILE`` opens the prompt of LeanDojo. The roles ``old-lean`` and ``oldest-lean`` know no ``--json``. The table lists
 ``proofs``: a statement (from its name on), the answers that prove it, and the axioms that they rest on. A tactic block counts line by
 line, so the first lines of one are a state with goals left. Words in an answer make it misbehave:
 
