@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from flywheel.errors import VerifierError
 from flywheel.verifiers.lean_process import LeanProcess, Watch, read_messages
@@ -27,7 +27,8 @@ from flywheel.verifiers.lean_protocol import BrokeError, Elaborated, Message, he
 from flywheel.verifiers.lean_scripts import ScriptedTactics
 from flywheel.verifiers.lean_toolchain import Settings, Toolchain, environment, find_lean, shown
 
-Style = Literal["json", "text", "fenced"]  # how a Lean says things, the newest first
+Style = Literal["json", "text", "fenced"]
+STYLES: tuple[Style, ...] = ("json", "text", "fenced")  # how Leans say things, the newest first
 _CONTROL = ("example : 1 + 1 = 2 := rfl\nexample : 1 + 1 = 3 := rfl", "#check Nat")
 _IDLE_S = 120.0
 
@@ -87,17 +88,20 @@ class FileBackend(ScriptedTactics):
     def _probed(self, lean: Toolchain) -> Style:
         """Return how a Lean says things: the newest way in which it judges the control probe rightly."""
         with self._lock:
-            for style in get_args(Style):
-                if lean.lean in self._styles:
-                    break
-                try:
-                    self._check_control(lean, style)
-                    self._styles[lean.lean] = style
-                except VerifierError as error:
-                    failure = error
             if lean.lean not in self._styles:
-                raise failure
+                self._styles[lean.lean] = self._probe(lean)
             return self._styles[lean.lean]
+
+    def _probe(self, lean: Toolchain) -> Style:
+        *newer, oldest = STYLES
+        for style in newer:
+            try:
+                self._check_control(lean, style)
+            except VerifierError:
+                continue
+            return style
+        self._check_control(lean, oldest)
+        return oldest
 
     def _check_control(self, lean: Toolchain, style: Style) -> None:
         try:
@@ -105,7 +109,7 @@ class FileBackend(ScriptedTactics):
         except BrokeError as error:
             raise VerifierError(f"{lean.lean} broke on its control probe: {error}") from None
         wrong = [m.line for m in examples if m.severity == "error"][:1]
-        if wrong != [2] or [(m.severity, m.line, m.text) for m in check] != [("info", 1, "Nat : Type")]:
+        if wrong != [2] or [(m.severity, m.line, m.text.strip()) for m in check] != [("info", 1, "Nat : Type")]:
             raise VerifierError(f"{lean.lean} misjudged its control probe: {(*examples, *check)!r}")
 
     def _run(

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -96,7 +96,7 @@ class CheckerRunner:
                 program=str(lean.lean),
             )
             try:
-                output, status = process.to_end(replace(Watch(cpu_s=cpu_s, memory_bytes=memory), idle_s=IDLE_S))
+                output, status = process.to_end(Watch(cpu_s=cpu_s, memory_bytes=memory, idle_s=IDLE_S))
             finally:
                 process.kill()
         finally:

@@ -43,7 +43,7 @@ class Rechecker:
     ) -> None:
         self.settings = settings or Settings.read()
         runner = CheckerRunner(settings=self.settings, sandbox=sandbox)
-        known = list(checkers) if checkers is not None else [LeanChecker(runner), Comparator(runner)]
+        known: list[KernelChecker] = list(checkers) if checkers is not None else [LeanChecker(runner), Comparator(runner)]
         wanted = self.settings.checker
         self._checkers = [checker for checker in known if wanted in ("auto", checker.name)]
         if not self._checkers:

@@ -17,8 +17,9 @@ from flywheel.envs.lean.environment import LeanEnv
 from flywheel.envs.lean.family import canonical
 from flywheel.envs.lean.guides import BasicGuide
 from flywheel.envs.lean.search import Budget, Guide, Method, ProofSearch, actions, submission
-from flywheel.envs.lean.subgoals import Proved, proved, scripts_of, walk
+from flywheel.envs.lean.subgoals import proved, scripts_of, walk
 from flywheel.envs.lean.variants import lemma
+from flywheel.errors import NotRelabelledError
 from flywheel.types import Task, Trajectory, Verdict
 from flywheel.verifiers.lean import LeanPayload
 from flywheel.verifiers.lean_backends import acquire_shared, release_shared
@@ -41,32 +42,36 @@ class SubgoalRelabeller:
 
     def __init__(self, backend: LeanBackend | None = None, *, max_pairs: int = 4) -> None:
         self._backend, self._max_pairs = backend, max_pairs
-        self.dropped: Counter[str] = Counter()  # findings that became no pair, by reason
 
     def relabel(self, task: Task, trajectory: Trajectory, verdict: Verdict) -> list[tuple[Task, Trajectory]]:
-        """Return theorems that are no part of the task's own words, each with the submission of a proof that should hold.
+        """Return theorems other than the task's own, each with the submission of a proof that should hold.
 
         Raises:
+            NotRelabelledError: what the attempt proved makes no theorem that is worth having; the message is the commonest reason.
             VerifierError: Lean can't be reached.
         """
         if task.env != LeanEnv.name or verdict.outcome not in ("failed", "truncated"):
             return []
         theorem = LeanPayload.read(task.payload).theorem
-        pairs: dict[str, tuple[Task, Trajectory]] = {}
+        pairs: list[tuple[Task, Trajectory]] = []
+        dropped: Counter[str] = Counter()
         with _reached(self._backend) as backend:
             seen = {_key(task)}
             findings = [one for tactics in scripts_of(trajectory) for one in proved(walk(backend, theorem, tactics))]
             for finding in sorted(findings, key=lambda one: -len(script(one.tactics))):
                 made = lemma(task, finding.goal, operator=f"hindsight:{self.name}")
-                reason = _refuse(made, finding, seen, backend)
+                said = script(finding.tactics)
+                reason = "gate" if refuse_answer(said) is not None else _refuse(made, seen, backend)
                 if made is None or reason:
-                    self.dropped[reason] += 1
+                    dropped[reason] += 1
                     continue
                 seen.add(_key(made))
-                pairs[made.id] = (made, _played(made, [submission(script(finding.tactics))], trajectory.seed, backend))
+                pairs.append((made, _played(made, [submission(said)], trajectory.seed, backend)))
                 if len(pairs) == self._max_pairs:
                     break
-        return list(pairs.values())
+        if dropped and not pairs:
+            raise NotRelabelledError(dropped.most_common(1)[0][0])
+        return pairs
 
 
 def open_goals(task: Task, trajectory: Trajectory, backend: LeanBackend) -> list[Task]:
@@ -75,14 +80,16 @@ def open_goals(task: Task, trajectory: Trajectory, backend: LeanBackend) -> list
     Raises:
         VerifierError: Lean can't be reached.
     """
-    made: dict[str, Task] = {}
     theorem = LeanPayload.read(task.payload).theorem
+    left: list[Task] = []
+    seen = {_key(task)}
     for tactics in scripts_of(trajectory):
         for goal in walk(backend, theorem, tactics).states[-1].goals:
-            child = lemma(task, goal, operator="hindsight:open_goal")
-            if child is not None and _key(child) != _key(task) and not _trivial(child, backend):
-                made.setdefault(_key(child), child)
-    return list(made.values())
+            made = lemma(task, goal, operator="hindsight:open_goal")
+            if made is not None and not _refuse(made, seen, backend):
+                seen.add(_key(made))
+                left.append(made)
+    return left
 
 
 class SearchRelabeller:
@@ -131,14 +138,12 @@ def _reached(backend: LeanBackend | None) -> Iterator[LeanBackend]:
         release_shared()
 
 
-def _refuse(made: Task | None, finding: Proved, seen: set[str], backend: LeanBackend) -> str:
-    """Return why a finding becomes no pair; nothing where it may."""
+def _refuse(made: Task | None, seen: set[str], backend: LeanBackend) -> str:
+    """Return why a theorem is not worth having; nothing where it may be."""
     if made is None:
         return "unsayable"
     if _key(made) in seen:
         return "repeated"
-    if refuse_answer(script(finding.tactics)) is not None:
-        return "gate"
     try:
         return "trivial" if _trivial(made, backend) else ""
     except ValueError:
