@@ -50,28 +50,10 @@ class SubgoalRelabeller:
             NotRelabelledError: what the attempt proved makes no theorem that is worth having; the message is the commonest reason.
             VerifierError: Lean can't be reached.
         """
-        if task.env != LeanEnv.name or verdict.outcome not in ("failed", "truncated"):
+        if not _teaches(task, verdict):
             return []
-        theorem = LeanPayload.read(task.payload).theorem
-        pairs: list[tuple[Task, Trajectory]] = []
-        dropped: Counter[str] = Counter()
         with _reached(self._backend) as backend:
-            seen = {_key(task)}
-            findings = [one for tactics in scripts_of(trajectory) for one in proved(walk(backend, theorem, tactics))]
-            for finding in sorted(findings, key=lambda one: -len(script(one.tactics))):
-                made = lemma(task, finding.goal, operator=f"hindsight:{self.name}")
-                said = script(finding.tactics)
-                reason = "gate" if refuse_answer(said) is not None else _refuse(made, seen, backend)
-                if made is None or reason:
-                    dropped[reason] += 1
-                    continue
-                seen.add(_key(made))
-                pairs.append((made, _played(made, [submission(said)], trajectory.seed, backend)))
-                if len(pairs) == self._max_pairs:
-                    break
-        if dropped and not pairs:
-            raise NotRelabelledError(dropped.most_common(1)[0][0])
-        return pairs
+            return _theorems(task, scripts_of(trajectory), f"hindsight:{self.name}", self._max_pairs, backend)
 
 
 def open_goals(task: Task, trajectory: Trajectory, backend: LeanBackend) -> list[Task]:
@@ -93,38 +75,93 @@ def open_goals(task: Task, trajectory: Trajectory, backend: LeanBackend) -> list
 
 
 class SearchRelabeller:
-    """Looks for the proof that an attempt missed.
+    """Looks for the proof that an attempt missed, and makes theorems of what was left to prove.
 
     Args:
         backend: How Lean is reached; the process's shared backend by default.
         guide: Who proposes tactics; the basic ones by default.
         method: ``best_first`` or ``mcts``.
         budget: What a search may spend.
+        max_pairs: Theorems that one attempt gives at most, those with the longest proofs first.
     """
 
     name = "lean_search"
 
     def __init__(
-        self, backend: LeanBackend | None = None, *, guide: Guide | None = None, method: Method = "best_first", budget: Budget | None = None
+        self,
+        backend: LeanBackend | None = None,
+        *,
+        guide: Guide | None = None,
+        method: Method = "best_first",
+        budget: Budget | None = None,
+        max_pairs: int = 4,
     ) -> None:
         self._backend, self._guide = backend, guide or BasicGuide()
-        self._method, self._budget = method, budget or Budget(expansions=32)
+        self._method, self._budget, self._max_pairs = method, budget or Budget(expansions=32), max_pairs
 
     def relabel(self, task: Task, trajectory: Trajectory, verdict: Verdict) -> list[tuple[Task, Trajectory]]:
-        """Return the task with a trajectory that proves it, or nothing.
+        """Return the goals of the completed proof as theorems, each with the submission of its part of it.
+
+        Raises:
+            NotRelabelledError: no proof was found, or its parts make no theorem that is worth having.
+            InfraError: Lean or the policy can't be reached.
+        """
+        if not _teaches(task, verdict):
+            return []
+        with _reached(self._backend) as backend:
+            found = self._search(task, trajectory, backend)
+            if found is None:
+                raise NotRelabelledError("no_proof_found")
+            return _theorems(task, [found], f"hindsight:{self.name}", self._max_pairs, backend)
+
+    def complete(self, task: Task, trajectory: Trajectory) -> Trajectory | None:
+        """Return a trajectory that proves the task itself, going on from where an attempt had got to; None where none is found.
 
         Raises:
             InfraError: Lean or the policy can't be reached.
         """
-        if task.env != LeanEnv.name or verdict.outcome not in ("failed", "truncated"):
-            return []
-        payload = LeanPayload.read(task.payload)
         with _reached(self._backend) as backend:
-            search = ProofSearch(backend, self._guide, allowed_axioms=payload.allowed_axioms, method=self._method, budget=self._budget)
-            found = asyncio.run(search.prove(payload.theorem, seed=trajectory.seed, after=LeanEnv.steps_of(trajectory)))
-            if found.tactics is None:
-                return []
-            return [(task, _played(task, actions(found.tactics), trajectory.seed, backend))]
+            found = self._search(task, trajectory, backend)
+            return None if found is None else _played(task, actions(found), backend)
+
+    def _search(self, task: Task, trajectory: Trajectory, backend: LeanBackend) -> tuple[str, ...] | None:
+        payload = LeanPayload.read(task.payload)
+        search = ProofSearch(backend, self._guide, allowed_axioms=payload.allowed_axioms, method=self._method, budget=self._budget)
+        after = LeanEnv.steps_of(trajectory)
+        return asyncio.run(search.prove(payload.theorem, seed=trajectory.seed, after=after)).tactics
+
+
+def _teaches(task: Task, verdict: Verdict) -> bool:
+    return task.env == LeanEnv.name and verdict.outcome in ("failed", "truncated")
+
+
+def _theorems(
+    task: Task, scripts: Sequence[Sequence[str]], operator: str, max_pairs: int, backend: LeanBackend
+) -> list[tuple[Task, Trajectory]]:
+    """Return what runs of tactics prove as theorems of their own, those with the longest proofs first.
+
+    Raises:
+        NotRelabelledError: there was something, and nothing of it is worth having.
+    """
+    theorem = LeanPayload.read(task.payload).theorem
+    findings = [one for tactics in scripts for one in proved(walk(backend, theorem, tactics))]
+    pairs: list[tuple[Task, Trajectory]] = []
+    dropped: Counter[str] = Counter()
+    seen = {_key(task)}
+    for finding in sorted(findings, key=lambda one: -len(script(one.tactics))):
+        if len(pairs) == max_pairs:
+            break
+        said = script(finding.tactics)
+        made = lemma(task, finding.goal, operator=operator)
+        reason = "gate" if refuse_answer(said) is not None else _refuse(made, seen, backend)
+        if made is None or reason:
+            dropped[reason] += 1
+            continue
+        seen.add(_key(made))
+        pairs.append((made, _played(made, [submission(said)], backend)))
+    if dropped and not pairs:
+        raise NotRelabelledError(dropped.most_common(1)[0][0])
+    return pairs
 
 
 @contextlib.contextmanager
@@ -132,8 +169,9 @@ def _reached(backend: LeanBackend | None) -> Iterator[LeanBackend]:
     if backend is not None:
         yield backend
         return
+    shared = acquire_shared()
     try:
-        yield acquire_shared()
+        yield shared
     finally:
         release_shared()
 
@@ -169,10 +207,10 @@ def _key(task: Task) -> str:
     return canonical(read_statement(task.payload["statement"]).signature)
 
 
-def _played(task: Task, moves: Sequence[str], seed: int, backend: LeanBackend) -> Trajectory:
+def _played(task: Task, moves: Sequence[str], backend: LeanBackend) -> Trajectory:
     env = LeanEnv(judge=False, backend=backend)
     env.reset(options={"task": task})
     for move in moves:
         env.step(move)
-    made = Trajectory(task_id=task.id, turns=env.played, stop_reason="terminated", answer=None, seed=seed)
+    made = Trajectory(task_id=task.id, turns=env.played, stop_reason="terminated", answer=None)
     return dataclasses.replace(made, answer=env.answer(made))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,7 +20,7 @@ from flywheel.verifiers.lean import LeanVerifier
 from flywheel.verifiers.lean_process import ReplProcess, Watch
 from flywheel.verifiers.lean_protocol import ProofState, Step, Theorem
 from flywheel.verifiers.lean_scripts import script
-from tests.envs.lean_oracle import SCRIPT, Oracle, learn, learning
+from tests.envs.lean_oracle import Oracle, learn, learning
 from tests.verifiers.lean_helpers import HERE
 from tests.verifiers.lean_replay import requests
 
@@ -30,8 +29,7 @@ SIGNATURE = "(p q r : Prop) (h1 : p ∧ q) (h2 : q → r) : p ∧ r"
 
 
 @pytest.fixture(autouse=True)
-def _oracle(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(SCRIPT, "proofs", copy.deepcopy(SCRIPT.proofs))  # what one test teaches is no proof in another
+def _oracle() -> Iterator[None]:
     with learning():
         yield
 
