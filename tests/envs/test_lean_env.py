@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from flywheel.preflight import check
 from flywheel.tasks.source import TaskSource
 from flywheel.types import Task
 from flywheel.verifiers.lean_gate import refuse_answer, refuse_statement
+from flywheel.verifiers.lean_protocol import Elaborated, LeanMissingError
 from flywheel.verifiers.lean_scripts import script
 from tests.envs.lean_oracle import Oracle, learn, learning
 
@@ -105,6 +106,19 @@ def test_lemmas_are_found_by_words(env: LeanEnv) -> None:
     assert call(env, "search", query="zzz")[0] == "nothing found"
     assert call(env, "search", query='"] ; evil')[0] == "nothing found"
     assert call(env, "search", query="⊢ ∀")[0] == "nothing found"
+
+
+def test_a_lean_without_its_own_library_says_that_it_cannot_search() -> None:
+    class Small(Oracle):
+        def elaborate(self, header: str, commands: Sequence[str], *, project: str | None = None) -> Elaborated:
+            if "import Lean" in header:
+                raise LeanMissingError("unknown package 'Lean'")
+            return super().elaborate(header, commands, project=project)
+
+    env = LeanEnv(backend=Small())
+    env.reset(options={"task": swap()})
+    assert call(env, "search", query="add comm")[0] == "Error: this Lean can't search its lemmas."
+    env.close()
 
 
 def test_whole_proof_mode_has_one_tool() -> None:

@@ -63,6 +63,10 @@ class TestRealRepl(LeanBackendContract):
     @pytest.fixture(scope="class")
     @classmethod
     def backend(cls) -> Iterator[LeanBackend]:
+        try:
+            find_repl()
+        except LeanMissingError as error:
+            pytest.skip(str(error))
         made = ReplBackend()
         yield made
         made.close()
