@@ -91,8 +91,8 @@ def new_hypotheses(path: Walk) -> list[Proved]:
         if not added or new[: len(old) - 1] != old[:-1] or new[-1] != old[-1]:
             continue
         for line in added:
-            name, _, kind = line.partition(" : ")
-            found.append(Proved(rule="have", goal="\n".join([*old[:-1], f"⊢ {kind}"]), tactics=(tactic, f"exact {name}")))
+            names, _, kind = line.partition(" : ")
+            found.append(Proved(rule="have", goal="\n".join([*old[:-1], f"⊢ {kind}"]), tactics=(tactic, f"exact {names.split()[0]}")))
     return found
 
 
