@@ -13,7 +13,7 @@ help:
 	@echo "make check        formatting, lint, types"
 	@echo "make format       format and fix what can be fixed"
 	@echo "make lock         write requirements*.lock from what .venv holds"
-	@echo "make lean         install Lean 4, its REPL and lean4checker where flywheel finds them (needs the network)"
+	@echo "make lean         install Lean 4, its REPL and its kernel checker where flywheel finds them (needs the network)"
 	@echo "make clean        remove .venv, build output and caches (not runs/)"
 
 setup:

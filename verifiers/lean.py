@@ -108,8 +108,8 @@ class LeanVerifier:
             return self._verdict([Check(name="gate", passed=False, detail=f"{refusal.rule}: {refusal}")], started)
         found = self._proofs().check(payload.theorem, answer, payload.allowed_axioms)
         checks = list(found.checks)
-        if found.passed:
-            replayed = self._replay().check(found.source, payload.theorem.project)
+        if found.accepted is not None:
+            replayed = self._replay().check(found.accepted)
             if replayed is not None:
                 checks.append(replayed)
         return self._verdict(checks, started)

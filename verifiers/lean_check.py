@@ -66,11 +66,32 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Accepted:
+    """A proof that was accepted, as a file of its own, for whoever judges it once more.
+
+    Attributes:
+        name: The theorem's whole name.
+        source: The file: header, theorem and proof.
+        challenge: The same file with the proof left open.
+        allowed_axioms: What the proof may rest on.
+        project: The Lake project that it lives in, if any.
+        key: The file without what is made up for every check: the same for the same answer.
+    """
+
+    name: str
+    source: str
+    challenge: str
+    allowed_axioms: tuple[str, ...]
+    project: str | None = None
+    key: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """The checks of one answer, in order; the last one is the one that failed, if any did. `source` is what was checked."""
+    """The checks of one answer, in order; the last one is the one that failed, if any did."""
 
     checks: tuple[Check, ...]
-    source: str = ""
+    accepted: Accepted | None = None
 
     @property
     def passed(self) -> bool:
@@ -93,7 +114,7 @@ class ProofChecker:
             ValueError: the statement or the header is not fit to be proved.
             VerifierError: Lean can't be reached, or says what this module can't read.
         """
-        asked = self.asked(theorem)
+        asked, allowed = self.asked(theorem), tuple(allowed_axioms)
         place = Place.fresh(read_statement(theorem.statement))
         fence = f"fence{secrets.token_hex(12)}"
         proof = place.declaration(f"(\n{normalized(answer)}\n)")
@@ -123,9 +144,20 @@ class ProofChecker:
             Check(name="statement_match", passed=proved == asked, detail="" if proved == asked else "another statement was proved")
         )
         axioms = read_axioms(_only(reported, 3).text, place.name)
-        foreign = sorted(set(axioms) - set(allowed_axioms))
+        foreign = sorted(set(axioms) - set(allowed))
         checks.append(Check(name="axioms", passed=not foreign, detail=place.scrub(f"rests on {', '.join(foreign)}") if foreign else ""))
-        return Finding(checks=tuple(checks), source=f"{theorem.header}\n{proof}\n")
+        if not all(check.passed for check in checks):
+            return Finding(checks=tuple(checks))
+        source = f"{theorem.header}\n{proof}\n"
+        accepted = Accepted(
+            name=place.name,
+            source=source,
+            challenge=f"{theorem.header}\n{place.declaration('sorry')}\n",
+            allowed_axioms=allowed,
+            project=theorem.project,
+            key=place.scrub(source),
+        )
+        return Finding(checks=tuple(checks), accepted=accepted)
 
     def asked(self, theorem: Theorem) -> str:
         """Return what a statement says in Lean's own full form.

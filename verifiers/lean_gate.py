@@ -27,14 +27,15 @@ COMMANDS = _words(
     abbrev add_decl_doc alias assert_not_exists assert_not_imported attribute axiom binder_predicate builtin_initialize
     builtin_simproc builtin_dsimproc class coinductive compile_def compile_inductive constant declare_aesop_rule_sets
     declare_bitwise_int_theorems declare_config_elab declare_simp_like_tactic declare_syntax_cat declare_uint_theorems def deprecate
-    deriving docs_to_verso dsimproc dsimproc_decl elab elab_rules elab_stx end example export extend_docs extern gen_injective_theorems
-    grind_pattern import include include_str inductive infix infixl infixr init_quot initialize initialize_simps_projections
-    insert_to_additive_translation instance irreducible_def lemma library_note local macro macro_rules meta mutual namespace
-    noncomputable nonrec notation notation3 omit opaque partial postfix prefix private proof_wanted protected public
-    recommended_spelling register_builtin_option register_error_explanation register_label_attr register_option register_parser_alias
-    register_simp_attr run_cmd run_conv run_elab run_meta run_tac seal section set_premise_selector show_panel_widgets simproc
-    simproc_decl simproc_pattern structure suppress_compilation syntax tactic_extension theorem unif_hint universe universes unseal
-    unsuppress_compilation variable variables where with_weak_namespace decreasing_by termination_by termination_by'
+    deriving docs_to_verso dsimproc dsimproc_decl elab elab_rules elab_stx elab_stx_quot end example export extend_docs extern
+    gen_injective_theorems grind_pattern import include include_str inductive infix infixl infixr init_quot initialize
+    initialize_simps_projections insert_to_additive_translation instance irreducible_def lemma library_note local macro macro_rules
+    meta mutual namespace noncomputable nonrec notation notation3 omit opaque partial postfix prefix private proof_wanted protected
+    public recommended_spelling register_builtin_option register_error_explanation register_label_attr register_option
+    register_parser_alias register_simp_attr run_cmd run_conv run_elab run_meta run_tac seal section set_premise_selector
+    show_panel_widgets simproc simproc_decl simproc_pattern structure suppress_compilation syntax tactic_extension theorem unif_hint
+    universe universes unseal unsuppress_compilation variable variables where with_weak_namespace decreasing_by termination_by
+    termination_by'
     """
 )
 UNFINISHED = _words("admit sorry stop")

@@ -143,5 +143,7 @@ def header_error(messages: Sequence[Message]) -> ValueError | VerifierError | No
         return None
     text = error.text[:500]
     if _NO_IMPORT.search(text):
-        return VerifierError(f"the task's header needs what this Lean does not have: {text}; set `project` to a Lake project that has it")
+        return LeanMissingError(
+            f"the task's header needs what this Lean does not have: {text}; set `project` to a Lake project that has it"
+        )
     return ValueError(f"lean payload: the header does not elaborate (line {error.line}): {text}")

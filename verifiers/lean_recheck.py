@@ -1,103 +1,132 @@
-"""An independent kernel replay: the proof is compiled in a process of its own and a checker puts every declaration through the kernel anew.
+"""The independent kernel replay: which proofs are judged once more by another process, by which checker, and what its failures mean.
 
-It catches what elaboration can't: a declaration that got into the environment without the kernel. The checker is ``leanchecker`` of the
-toolchain, or lean4checker built from its repository (`LEAN4CHECKER` names its binary, ``make lean`` puts it where it is found).
+A checker is believed after it has judged two control proofs rightly, one to accept and one to refuse. One that breaks on a proof gets the
+control again and then the proof a second time: what breaks a sound checker twice has failed; a checker that fails its control is nobody's
+fault and no verdict.
 """
 
 from __future__ import annotations
 
-import os
-import secrets
-import shutil
-import tempfile
-from pathlib import Path
+import threading
+from collections.abc import Sequence
 
 from flywheel.errors import VerifierError
 from flywheel.types import Check, content_id
-from flywheel.verifiers.lean_process import LeanProcess, Watch
+from flywheel.verifiers.lean_check import Accepted
+from flywheel.verifiers.lean_comparator import Comparator
+from flywheel.verifiers.lean_kernel import CheckerRunner, KernelChecker, UnjudgedError
+from flywheel.verifiers.lean_leanchecker import LeanChecker
 from flywheel.verifiers.lean_protocol import BrokeError, LeanMissingError
-from flywheel.verifiers.lean_toolchain import CACHE, Settings, Toolchain, environment, find_lean, shown
+from flywheel.verifiers.lean_toolchain import Settings, Toolchain
 
-# The module's name is the file's; the compiled file is looked for first in the private folder.
-_SCRIPT = 'lean="$1"; checker="$2"; file="$3"; module="$4"; "$lean" -o "$TMPDIR/$module.olean" "$file" >&2 || exit 90; \
-LEAN_PATH="$TMPDIR:$LEAN_PATH" exec "$checker" "$module"'
-_NOT_COMPILED = 90
+SHARES = {"auto": 1.0, "always": 1.0, "never": 0.0, "sampled": 0.1}
+CONTROL = Accepted(
+    name="FwControl.control",
+    source="\nnamespace FwControl\ntheorem control : True := (\ntrivial\n)\nend FwControl\n",
+    challenge="\nnamespace FwControl\ntheorem control : True := sorry\nend FwControl\n",
+    allowed_axioms=("propext", "Classical.choice", "Quot.sound"),
+)
 
 
 class Rechecker:
     """Replays proofs.
 
     Args:
-        settings: `Settings.replay` says which: ``never``, ``always`` (a checker that is missing is then an error), a share between 0 and
-            1, or ``auto``: all of them where there is a checker.
+        settings: `Settings.replay` says which: ``always``, ``sampled`` (one in ten), a share between 0 and 1 (with each of them a checker
+            that is missing is an error), ``never``, or ``auto``: all of them where there is a checker. `Settings.checker` says by what.
         sandbox: The sandbox's backend.
+        checkers: Those to choose from, the preferred first.
     """
 
-    def __init__(self, settings: Settings | None = None, *, sandbox: str = "bubblewrap") -> None:
+    def __init__(
+        self, settings: Settings | None = None, *, sandbox: str = "bubblewrap", checkers: Sequence[KernelChecker] | None = None
+    ) -> None:
         self.settings = settings or Settings.read()
-        self._sandbox = sandbox
+        runner = CheckerRunner(settings=self.settings, sandbox=sandbox)
+        known: list[KernelChecker] = list(checkers) if checkers is not None else [LeanChecker(runner), Comparator(runner)]
+        wanted = self.settings.checker
+        self._checkers = [checker for checker in known if wanted in ("auto", checker.name)]
+        if not self._checkers:
+            raise VerifierError(f"FLYWHEEL_LEAN_CHECKER is {wanted!r}, expected auto, {' or '.join(checker.name for checker in known)}")
         mode = self.settings.replay
         try:
-            self._share = float({"auto": "1", "always": "1", "never": "0"}.get(mode, mode))
+            self._share = SHARES[mode] if mode in SHARES else float(mode)
         except ValueError:
-            raise VerifierError(f"FLYWHEEL_LEAN_REPLAY is {mode!r}, expected auto, always, never or a share such as 0.1") from None
+            self._share = -1.0
+        if not 0 <= self._share <= 1:
+            raise VerifierError(f"FLYWHEEL_LEAN_REPLAY is {mode!r}, expected {', '.join(SHARES)} or a share such as 0.05")
+        self._lock = threading.Lock()
+        self._sound: set[tuple[str, Toolchain]] = set()
 
-    def check(self, source: str, project: str | None) -> Check | None:
-        """Return whether the kernel takes a whole file's declarations; None where this one is not replayed.
+    def check(self, proof: Accepted) -> Check | None:
+        """Return what a checker says of a proof; None where this one is not replayed. The same proof is always, or never, replayed.
 
         Raises:
-            VerifierError: the checker is missing though it must be there, or breaks.
+            VerifierError: the checker is missing though it must be there, or is not sound.
         """
-        if int(content_id("replay", source.partition("\n")[2]), 16) % 10_000 >= self._share * 10_000:
+        if int(content_id("replay", proof.key), 16) % 10_000 >= self._share * 10_000:
             return None
         try:
-            lean = find_lean(project)
-            checker = find_checker(lean)
+            checker, lean = self._find(proof.project)
         except LeanMissingError:
             if self.settings.replay == "auto":
                 return None
             raise
-        folder = Path(tempfile.mkdtemp(prefix="flywheel-lean-"))
-        module = f"F{secrets.token_hex(12)}"
-        file = folder / f"{module}.lean"
-        memory = self.settings.memory_mb << 20
-        watch = Watch(cpu_s=2 * self.settings.cpu_s + self.settings.header_cpu_s, memory_bytes=memory)
+        with self._lock:
+            if (checker.name, lean) not in self._sound:
+                _check_controls(checker, lean)
+                self._sound.add((checker.name, lean))
         try:
-            file.write_text(source, encoding="utf-8")
-            folder.chmod(0o755)
-            file.chmod(0o644)
-            process = LeanProcess(
-                ["/bin/sh", "-c", _SCRIPT, "sh", str(lean.lean), str(checker), str(file), module],
-                backend=self._sandbox,
-                show=[*shown(lean, project, checker), folder],
-                env=environment(lean, project),
-                memory_bytes=memory * 5 // 4,
-                program=str(lean.lean),
-            )
+            return _judged(checker, lean, proof)
+        except (BrokeError, UnjudgedError) as error:
+            if isinstance(error, BrokeError) and error.own:
+                return _broken(checker, error)
+        _accept_control(checker, lean)
+        try:
+            return _judged(checker, lean, proof)
+        except (BrokeError, UnjudgedError) as error:
+            return _broken(checker, error)
+
+    def _find(self, project: str | None) -> tuple[KernelChecker, Toolchain]:
+        missing: LeanMissingError | None = None
+        for checker in self._checkers:
             try:
-                output, status = process.to_end(watch)
-            finally:
-                process.kill()
-        except BrokeError as error:
-            raise VerifierError(f"the kernel replay did not end: {error}") from error
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        if status == _NOT_COMPILED:
-            raise VerifierError("a proof that was accepted does not compile for the kernel replay")
-        detail = output.decode(errors="replace").replace(module, "it")[-300:] if status else ""
-        return Check(name="kernel_replay", passed=status == 0, detail=detail)
+                return checker, checker.find(project)
+            except LeanMissingError as error:
+                missing = missing or error
+        assert missing is not None
+        raise missing
 
 
-def find_checker(lean: Toolchain) -> Path:
-    """Return the checker's binary.
+def _judged(checker: KernelChecker, lean: Toolchain, proof: Accepted) -> Check:
+    found = checker.judge(lean, proof)
+    return Check(name="kernel_replay", passed=found.accepted, detail="" if found.accepted else f"{checker.name}: {found.detail}")
+
+
+def _broken(checker: KernelChecker, error: BrokeError | UnjudgedError) -> Check:
+    limit = isinstance(error, BrokeError) and error.cause in ("limit", "stalled")
+    return Check(name="limit" if limit else "kills_grader", passed=False, detail=f"kernel replay by {checker.name}: {error}"[:300])
+
+
+def _check_controls(checker: KernelChecker, lean: Toolchain) -> None:
+    """Have a checker judge what is known.
 
     Raises:
-        LeanMissingError: there is none.
+        VerifierError: it judges wrongly, or not at all.
     """
-    named = os.environ.get("LEAN4CHECKER")
-    places = [Path(named).expanduser()] if named else []
-    places += [lean.sysroot / "bin/leanchecker", CACHE.expanduser() / "lean4checker/.lake/build/bin/lean4checker"]
-    for place in places:
-        if place.is_file() and os.access(place, os.X_OK):
-            return place.resolve()
-    raise LeanMissingError("no kernel replay: set LEAN4CHECKER to lean4checker's binary, or FLYWHEEL_LEAN_REPLAY to 'never'")
+    _accept_control(checker, lean)
+    try:
+        fooled = checker.judge(lean, checker.wrong(CONTROL)).accepted
+    except (BrokeError, UnjudgedError):
+        fooled = False
+    if fooled:
+        raise VerifierError(f"the kernel replay by {checker.name} accepts a wrong control proof; nothing is believed of it")
+
+
+def _accept_control(checker: KernelChecker, lean: Toolchain) -> None:
+    try:
+        found = checker.judge(lean, CONTROL)
+    except (BrokeError, UnjudgedError) as error:
+        raise VerifierError(f"the kernel replay by {checker.name} breaks on its control proof: {error}") from error
+    if not found.accepted:
+        raise VerifierError(f"the kernel replay by {checker.name} refuses a right control proof: {found.detail}")

@@ -47,6 +47,7 @@ class Settings:
     header_cpu_s: float = 600.0
     memory_mb: int = 8192
     replay: str = "auto"
+    checker: str = "auto"
 
     @staticmethod
     def read() -> Settings:

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from flywheel.contracts import TaskGenerator
-from flywheel.envs.lean.families import FAMILIES, WHOLE
+from flywheel.contracts import Relabeller, TaskGenerator
+from flywheel.envs.lean.families import FAMILIES, KINDS, WHOLE
 from flywheel.envs.lean.goals import show_error, show_goals
 from flywheel.envs.lean.lemmas import search_lemmas
 from flywheel.tool_env import ToolEnv
@@ -53,6 +53,21 @@ class LeanEnv(ToolEnv):
     def lacks(cls) -> Sequence[str]:
         """Return that there is no Lean, where there is none."""
         return missing()
+
+    @classmethod
+    def task_key(cls, task: Task) -> str:
+        """Return the canonical key of a task record: its header and its statement, bound names aside."""
+        try:
+            return KINDS[0]().key(task)  # every family's is the same function of the statement
+        except ValueError:
+            return super().task_key(task)
+
+    @classmethod
+    def relabellers(cls) -> Sequence[Relabeller]:
+        """Return what makes theorems of failed attempts."""
+        from flywheel.envs.lean.relabel import SubgoalRelabeller  # it plays attempts through this environment
+
+        return (SubgoalRelabeller(),)
 
     def begin(self, task: Task) -> None:
         """Read the task's payload; Lean is not asked before a tool needs it.

@@ -33,7 +33,7 @@ def read_traced(source: str) -> Any:
     """Return LeanDojo's `TracedRepo` of a trace folder, or of a project that is traced now.
 
     Raises:
-        ConfigError: LeanDojo is not installed, or `source` is neither.
+        ConfigError: LeanDojo is not installed, `source` is neither, or LeanDojo can't read or trace it.
     """
     folder = Path(source)
     traces = list(folder.glob("**/*.trace.xml")) if folder.is_dir() else []
@@ -45,11 +45,15 @@ def read_traced(source: str) -> Any:
         if len(traces) < _SERIAL:
             os.environ.setdefault("NUM_PROCS", "2")
     dojo = _lean_dojo()
-    if traces:
-        # The versions of dependencies are looked up on GitHub, and only a graph of imports would need them.
-        with patch.object(dojo.LeanGitRepo, "get_dependencies", lambda self, path=None: {}):
-            return dojo.TracedRepo.load_from_disk(folder, build_deps=False)
-    return dojo.trace(dojo.LeanGitRepo.from_path(folder) if folder.is_dir() else dojo.LeanGitRepo(url, commit))
+    try:
+        if traces:
+            # The versions of dependencies are looked up on GitHub, and only a graph of imports would need them.
+            with patch.object(dojo.LeanGitRepo, "get_dependencies", lambda self, path=None: {}):
+                return dojo.TracedRepo.load_from_disk(folder, build_deps=False)
+        return dojo.trace(dojo.LeanGitRepo.from_path(folder) if folder.is_dir() else dojo.LeanGitRepo(url, commit))
+    except Exception as error:  # whatever git, the network, a build or a parser says there
+        needs = "a folder of traces is a git repository" if traces else "tracing needs a git repository, elan, Lean and the network"
+        raise ConfigError(f"LeanDojo can't {'read' if traces else 'trace'} {source!r} ({needs}): {_brief(error)}") from error
 
 
 def records(traced: Any, project: str | None, dropped: Counter[str]) -> Iterator[Task]:
@@ -65,7 +69,11 @@ def records(traced: Any, project: str | None, dropped: Counter[str]) -> Iterator
             continue
         starts = _declaration_starts(file)
         for theorem in file.get_traced_theorems():
-            task = _record(file, theorem, starts, project, dropped)
+            try:
+                task = _record(file, theorem, starts, project, dropped)
+            except Exception:  # noqa: BLE001 - LeanDojo asserts much of what it reads; one theorem must not cost the rest
+                dropped["that LeanDojo can't read"] += 1
+                continue
             if task is not None:
                 yield task
 
@@ -82,12 +90,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     project = args.project or (str(folder.resolve()) if has_lakefile else None)
     try:
         traced = read_traced(args.source)
-    except ConfigError as error:
+        sink = args.out.open("w", encoding="utf-8") if args.out else sys.stdout
+    except (ConfigError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     dropped: Counter[str] = Counter()
     number = 0
-    sink = args.out.open("w", encoding="utf-8") if args.out else sys.stdout
     try:
         for task in records(traced, project, dropped):
             sink.write(to_json(task) + "\n")
@@ -106,6 +114,10 @@ def _lean_dojo() -> Any:
     except ImportError as error:
         raise ConfigError(f"LeanDojo can't be imported ({error}): pip install 'flywheel[lean]' (Python below 3.13)") from error
     return lean_dojo
+
+
+def _brief(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:300]}"
 
 
 def _declaration_starts(file: Any) -> dict[Any, Any]:

@@ -5,7 +5,6 @@ Proofs use nothing but Lean's own library and basic tactics, one a line, none of
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from abc import ABC, abstractmethod
@@ -15,6 +14,7 @@ from typing import Any
 
 from flywheel.contracts import Knob, Operator
 from flywheel.envs.lean.rename import renamed
+from flywheel.envs.lean.search import actions, submission
 from flywheel.types import Knobs, Task, Trajectory, Verdict, content_id, derive_seed
 from flywheel.verifiers.lean import LeanVerifier
 from flywheel.verifiers.lean_gate import read_statement
@@ -95,10 +95,19 @@ def split_signature(signature: str) -> tuple[list[tuple[str, str]], str]:
     return groups, ""
 
 
-def task_of(signature: str, family: str, *, reference: str | None = None, header: str = "", **rest: Any) -> Task:
-    """Return the task of proving a theorem."""
-    statement = f"theorem target {signature}"
-    payload: dict[str, Any] = {"header": header, "statement": statement, "project": None}
+def task_of(
+    signature: str,
+    family: str,
+    *,
+    theorem: str = "target",
+    reference: str | None = None,
+    header: str = "",
+    kept: Mapping[str, Any] | None = None,
+    **rest: Any,
+) -> Task:
+    """Return the task of proving a theorem; `kept` are further fields of its payload, ``rest`` of the task."""
+    statement = f"theorem {theorem} {signature}"
+    payload: dict[str, Any] = {"header": header, "statement": statement, "project": None, **(kept or {})}
     if reference is not None:
         payload["reference"] = reference
     shown = f"{header}\n{statement}" if header else statement
@@ -163,8 +172,8 @@ class LeanFamily(ABC):
         """Return the reference, as its tactics and a submission of what they come to, or whole."""
         reference = str(task.payload["reference"])
         if self.whole:
-            return [_call("submit", proof=reference)]
-        return [*(_call("tactic", text=tactic) for tactic in split_script(reference)), _call("submit")]
+            return [submission(reference)]
+        return actions(split_script(reference))
 
     def key(self, task: Task) -> str:
         """Return the statement with its bound names numbered."""
@@ -197,7 +206,3 @@ def split_script(proof: str) -> list[str]:
         else:
             tactics.append(line[2:])
     return tactics
-
-
-def _call(name: str, **arguments: str) -> str:
-    return json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from flywheel.verifiers.lean_protocol import LeanBackend, Theorem
+from flywheel.verifiers.lean_protocol import LeanBackend, LeanMissingError, Theorem
 
 MAX_WORDS = 4
 # Every word must occur in the lemma's name or among the names in its statement. The words are letters and digits only, so they can't
@@ -31,7 +31,10 @@ def search_lemmas(backend: LeanBackend, theorem: Theorem, query: str, limit: int
     if not words:
         return []
     program = _PROGRAM.format(words=", ".join(f'"{word}"' for word in words), limit=limit)
-    got = backend.elaborate(f"import Lean\n{theorem.header}", [program], project=theorem.project)
+    try:
+        got = backend.elaborate(f"import Lean\n{theorem.header}", [program], project=theorem.project)
+    except LeanMissingError:  # it has no library of itself, or not what the header asks for
+        raise ValueError("this Lean can't search its lemmas") from None
     if got.broke is not None or any(message.severity == "error" for message in got.messages[0]):
         raise ValueError("this Lean can't search its lemmas")
     return [" ".join(message.text.split()) for message in got.messages[0] if message.severity == "info"][:limit]

@@ -71,8 +71,16 @@ class Found:
 
 def actions(tactics: Sequence[str]) -> list[str]:
     """Return what a policy would do to play a proof: its tactics, then a submission."""
-    calls = [{"name": "tactic", "arguments": {"text": tactic}} for tactic in tactics]
-    return [json.dumps(call, ensure_ascii=False) for call in [*calls, {"name": "submit", "arguments": {}}]]
+    return [*(_call("tactic", text=tactic) for tactic in tactics), _call("submit")]
+
+
+def submission(proof: str) -> str:
+    """Return what a policy would do to submit a proof whole."""
+    return _call("submit", proof=proof)
+
+
+def _call(name: str, **arguments: str) -> str:
+    return json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)
 
 
 @dataclass(slots=True, eq=False)

@@ -7,12 +7,13 @@ at the theorem are tasks of the family ``target``: ``[run] stop_when_solved = "t
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flywheel.contracts import TaskGenerator
+from flywheel.contracts import Relabeller, TaskGenerator
 from flywheel.envs.lean.environment import LeanEnv
 from flywheel.envs.lean.family import split_script
+from flywheel.envs.lean.relabel import SearchRelabeller
 from flywheel.envs.lean.search import actions
 from flywheel.envs.lean.variants import OPERATORS, make_variant
 from flywheel.types import Task, derive_seed
@@ -66,6 +67,11 @@ class TestTimeEnv(LeanEnv):
     def generators(cls) -> Mapping[str, TaskGenerator]:
         """There are none: `draw` makes the tasks."""
         return {}
+
+    @classmethod
+    def relabellers(cls) -> Sequence[Relabeller]:
+        """Return what makes theorems of failed attempts: here a search for what they missed is worth its price."""
+        return (*super().relabellers(), SearchRelabeller())
 
     def draw(self, seed: int) -> Task:
         """Return the theorem or a variant of it that Lean can read.

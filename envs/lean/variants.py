@@ -22,6 +22,7 @@ from flywheel.verifiers.lean_gate import read_statement, refuse_statement
 
 Group = tuple[str, str]  # a binder's names and its type; no names for an instance
 _NUMBER = re.compile(r"(?<![\w.'])[0-9]+(?![\w.'])")
+_HOLE = re.compile(r"(?<![\w\])}'])\?")  # a metavariable, not the end of a name or of `xs[i]?`
 FRESH = "nmkxyz"
 
 
@@ -127,22 +128,26 @@ def make_variant(task: Task, operator: str, seed: int) -> Task | None:
     signature = join_signature(*made)
     if canonical(signature) == canonical(statement.signature):
         return None
-    return _child(task, signature, operator, seed)
+    return _child(task, signature, f"mutate:{operator}", seed)
 
 
-def lemma(task: Task, goal: str, seed: int = 0) -> Task | None:
-    """Return the task of proving one open goal, as Lean shows it, by itself; None where it can't be said as a theorem."""
+def lemma(task: Task, goal: str, seed: int = 0, operator: str = "mutate:lemma") -> Task | None:
+    """Return the task of proving one goal, as Lean shows it, by itself; None where it can't be said as a theorem."""
     lines = [line for line in normalize(goal).split("\n") if not line.startswith("case ")]
     hypotheses, target = [line for line in lines if not line.startswith("⊢")], [line for line in lines if line.startswith("⊢")]
     groups: list[Group] = []
     for line in hypotheses:
         names, colon, kind = line.partition(" : ")
+        if colon and all(re.fullmatch(r"inst✝\w*", name) for name in names.split()):  # instances need no name
+            groups += [("", kind)] * len(names.split())
+            continue
         if not colon or "✝" in names or ":=" in kind or not all(re.fullmatch(r"[^\W\d][\w']*", name) for name in names.split()):
             return None
         groups.append((names.strip(), " ".join(kind.split())))
-    if len(target) != 1 or "✝" in goal:
+    said = [kind for _, kind in groups] + target
+    if len(target) != 1 or any("✝" in text or _HOLE.search(text) for text in said):
         return None
-    return _child(task, join_signature(groups, target[0].removeprefix("⊢").strip()), "lemma", seed)
+    return _child(task, join_signature(groups, target[0].removeprefix("⊢").strip()), operator, seed)
 
 
 def elaborating(tasks: Iterable[Task | None], checker: ProofChecker) -> list[Task]:
@@ -183,16 +188,14 @@ async def sort_variants(tasks: Iterable[Task], search: ProofSearch, *, seed: int
 
 
 def _child(task: Task, signature: str, operator: str, seed: int) -> Task | None:
-    if refuse_statement(f"theorem target {signature}") is not None:
+    """Return the task of another signature in the place of a task's own: its header, namespace, project and axioms."""
+    namespace = read_statement(task.payload["statement"]).namespace
+    theorem = f"{namespace}.target" if namespace else "target"
+    if refuse_statement(f"theorem {theorem} {signature}") is not None:
         return None
-    made = task_of(
-        signature, task.family, header=str(task.payload.get("header", "")), parent_id=task.id, operator=f"mutate:{operator}", seed=seed
-    )
-    project = task.payload.get("project")
-    if project is None:
-        return made
-    fields = {"parent_id": task.id, "operator": made.operator, "seed": seed}
-    return Task.create(env=made.env, family=made.family, prompt=made.prompt, payload={**made.payload, "project": project}, **fields)
+    kept = {name: task.payload[name] for name in ("project", "allowed_axioms") if name in task.payload}
+    header = str(task.payload.get("header", ""))
+    return task_of(signature, task.family, theorem=theorem, header=header, kept=kept, parent_id=task.id, operator=operator, seed=seed)
 
 
 def _top_level(formula: str, mark: str) -> list[str]:

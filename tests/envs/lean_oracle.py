@@ -6,6 +6,7 @@ For what needs *a* judge of proofs where no Lean is installed. `learning` makes 
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -48,7 +49,7 @@ def learn(statement: str, *answers: str) -> None:
 
 @contextlib.contextmanager
 def learning() -> Iterator[None]:
-    """Make the oracle the process's backend, and have it learn the reference of every theorem that is made."""
+    """Make the oracle the process's backend, and have it learn the reference of every theorem that is made, until this ends."""
     original = family.task_of
 
     def told(signature: str, name: str, **rest: Any) -> Task:
@@ -59,6 +60,7 @@ def learning() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(family, "task_of", told)
+        patch.setattr(SCRIPT, "proofs", copy.deepcopy(SCRIPT.proofs))
         patch.setenv("FLYWHEEL_LEAN_BACKEND", f"{__name__}:Oracle")
         patch.setenv("FLYWHEEL_LEAN_REPLAY", "never")
         yield

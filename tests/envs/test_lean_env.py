@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from flywheel.preflight import check
 from flywheel.tasks.source import TaskSource
 from flywheel.types import Task
 from flywheel.verifiers.lean_gate import refuse_answer, refuse_statement
+from flywheel.verifiers.lean_protocol import Elaborated, LeanMissingError
 from flywheel.verifiers.lean_scripts import script
 from tests.envs.lean_oracle import Oracle, learn, learning
 
@@ -107,6 +108,19 @@ def test_lemmas_are_found_by_words(env: LeanEnv) -> None:
     assert call(env, "search", query="⊢ ∀")[0] == "nothing found"
 
 
+def test_a_lean_without_its_own_library_says_that_it_cannot_search() -> None:
+    class Small(Oracle):
+        def elaborate(self, header: str, commands: Sequence[str], *, project: str | None = None) -> Elaborated:
+            if "import Lean" in header:
+                raise LeanMissingError("unknown package 'Lean'")
+            return super().elaborate(header, commands, project=project)
+
+    env = LeanEnv(backend=Small())
+    env.reset(options={"task": swap()})
+    assert call(env, "search", query="add comm")[0] == "Error: this Lean can't search its lemmas."
+    env.close()
+
+
 def test_whole_proof_mode_has_one_tool() -> None:
     env = LeanProofEnv(backend=Oracle())
     assert [tool["function"]["name"] for tool in env.tools] == ["submit"]
@@ -127,6 +141,16 @@ def test_statements_come_from_json_lines(tmp_path: Path) -> None:
     assert env.reset(options={"task": task})[0] == "Prove it."
     assert call(env, "submit", proof="⟨h.2, h.1⟩")[1] == 1.0
     env.close()
+
+
+def test_records_of_the_same_theorem_have_one_key() -> None:
+    def key(statement: str) -> str:
+        return LeanEnv.task_key(Task.create(env="lean", family="f", prompt=statement, payload={"statement": statement}))
+
+    assert key(f"theorem a {SWAP}") == key("theorem b (a b : Prop) (k : a ∧ b) : b ∧ a")
+    assert key(f"theorem a {SWAP}") != key("theorem a (p q : Prop) (h : p ∧ q) : p ∧ q")
+    assert key(f"theorem a {SWAP}") == FAMILIES["equality"].key(swap())
+    assert key("no theorem") != key("no theorem at all")
 
 
 def test_what_a_machine_lacks_is_said_before_anything_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -68,3 +70,36 @@ def test_what_no_answer_could_say_is_no_reference(extracted: tuple[Path, list[di
 def test_what_is_no_project_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert extract.main(["nowhere"]) == 1
     assert "error: 'nowhere' is no folder of traces" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("files", "said"), [({}, "can't trace"), ({"A.trace.xml": "<not XML"}, "can't read")])
+def test_what_leandojo_stumbles_over_is_said_in_a_line(
+    files: dict[str, str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    pytest.importorskip("lean_dojo", reason="LeanDojo is not installed: pip install 'flywheel[lean]'")
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert extract.main([str(tmp_path)]) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert said in line
+
+
+def test_a_theorem_that_cannot_be_read_costs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    class File:
+        path = Path("A.lean")
+
+        def get_traced_theorems(self) -> list[int]:
+            return [1, 2, 3]
+
+        def traverse_preorder(self, visit: object) -> None:
+            pass
+
+    def record(file: object, theorem: int, *rest: object) -> Task:
+        assert theorem != 2, "LeanDojo asserts"
+        return Task.create(env="lean", family="extracted", prompt=str(theorem), payload={})
+
+    monkeypatch.setattr(extract, "_record", record)
+    dropped: Counter[str] = Counter()
+    made = extract.records(SimpleNamespace(traced_files=[File()]), None, dropped)
+    assert [task.prompt for task in made] == ["1", "3"]
+    assert sum(dropped.values()) == 1

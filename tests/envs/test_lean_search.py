@@ -14,6 +14,7 @@ from flywheel.envs.lean.family import task_of
 from flywheel.envs.lean.guides import BasicGuide, PolicyGuide, basic_tactics
 from flywheel.envs.lean.relabel import SearchRelabeller
 from flywheel.envs.lean.search import Budget, Candidate, Method, ProofSearch, actions
+from flywheel.errors import NotRelabelledError
 from flywheel.types import Outcome, Trajectory, Verdict
 from flywheel.verifiers.lean import LeanVerifier
 from flywheel.verifiers.lean_protocol import ProofState, Step, Theorem
@@ -155,14 +156,29 @@ def test_a_failed_attempt_is_completed_from_its_own_tactics() -> None:
     assert LeanEnv.steps_of(failed) == PROOF[:2]
     guide = Table(dict.fromkeys(PROOF, -1.0))
     relabeller = SearchRelabeller(States(), guide=guide)
-    ((same, proved),) = relabeller.relabel(task, failed, verdict("truncated"))
-    assert same is task
+    proved = relabeller.complete(task, failed)
+    assert proved is not None
     assert guide.asked[0].tactics == PROOF[:2]
     assert proved.answer == "by\n  " + "\n  ".join(PROOF)
     assert LeanVerifier(backend=Oracle()).verify(task, proved).outcome == "solved"
+    nothing = SearchRelabeller(States(), guide=Table({"nonsense": -1.0}))
+    assert nothing.complete(task, failed) is None
+    with pytest.raises(NotRelabelledError, match="no_proof_found"):
+        nothing.relabel(task, failed, verdict("failed"))
     assert relabeller.relabel(task, failed, verdict("solved")) == []
-    assert SearchRelabeller(States(), guide=Table({"nonsense": -1.0})).relabel(task, failed, verdict("failed")) == []
     env.close()
+
+
+def test_what_was_left_to_prove_becomes_theorems() -> None:
+    task = task_of("(p : Prop) (h : p) : p ∨ p", "hand")
+    learn(str(task.payload["statement"]), "by\n  apply Or.inl\n  exact h")
+    learn("theorem target (p : Prop) (h : p) : p", "by\n  exact h")
+    failed = Trajectory(task_id=task.id, turns=(), stop_reason="max_turns", answer=None)
+    ((made, played),) = SearchRelabeller(Named()).relabel(task, failed, verdict("truncated"))
+    assert made.payload["statement"] == "theorem target (p : Prop) (h : p) : p"
+    assert (made.parent_id, made.operator) == (task.id, "hindsight:lean_search")
+    assert played.answer == "by\n  exact h"
+    assert LeanVerifier(backend=Oracle()).verify(made, played).outcome == "solved"
 
 
 def test_a_policy_is_evaluated_with_search(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

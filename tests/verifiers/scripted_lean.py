@@ -1,7 +1,7 @@
 """A Lean by a script: as a REPL or as a ``lean`` binary, it judges by a table what the real one would judge by mathematics.
 
 ``python scripted_lean.py TABLE.json repl`` serves the REPL's protocol; ``… TABLE.json lean [--json] FILE`` checks a file;
-``… TABLE.json lake … FILE`` opens the prompt of LeanDojo. The table lists
+``… TABLE.json lake … FILE`` opens the prompt of LeanDojo. The roles ``old-lean`` and ``oldest-lean`` know no ``--json``. The table lists
 ``proofs``: a statement (from its name on), the answers that prove it, and the axioms that they rest on. A tactic block counts line by
 line, so the first lines of one are a state with goals left. Words in an answer make it misbehave:
 
@@ -88,8 +88,10 @@ class Script:
                 at = stop - 1
             elif line.startswith("#check "):
                 name = line.removeprefix("#check ").removeprefix("@")
-                found = known.get(name)
-                say("error", at, f"Unknown identifier `{name}`") if found is None else say("info", at, f"@{name} : {found['type']}")
+                found = {"type": "Type"} if name == "Nat" else known.get(name)
+                say("error", at, f"Unknown identifier `{name}`") if found is None else say(
+                    "info", at, f"{name} : Type" if name == "Nat" else f"@{name} : {found['type']}"
+                )
             elif line.startswith("#print axioms "):
                 name = line.removeprefix("#print axioms ")
                 if name not in known:
@@ -246,8 +248,8 @@ def misbehave(text: str, table: Path, *, repl: bool) -> None:
         sys.stdout.flush()
 
 
-def check_file(script: Script, file: Path, *, as_json: bool) -> int:
-    """Do as the ``lean`` binary does."""
+def check_file(script: Script, file: Path, *, as_json: bool, placed: bool = True) -> int:
+    """Do as the ``lean`` binary does; the oldest print what is no error or warning without its place."""
     text = file.read_text("utf-8")
     misbehave(text, script.table, repl=False)
     messages, _, _ = script.elaborate(text, {})
@@ -256,7 +258,8 @@ def check_file(script: Script, file: Path, *, as_json: bool) -> int:
             print(json.dumps({**message, "fileName": str(file)}, ensure_ascii=False))
         else:
             severity = "" if message["severity"] == "info" else message["severity"] + ": "
-            print(f"{file}:{message['pos']['line']}:{message['pos']['column']}: {severity}{message['data']}")
+            place = f"{file}:{message['pos']['line']}:{message['pos']['column']}: " if placed or severity else ""
+            print(f"{place}{severity}{message['data']}")
     return int(any(message["severity"] == "error" for message in messages))
 
 
@@ -294,7 +297,7 @@ def main() -> int:
     if rest == ["--version"]:
         print("Lean (version 4.9.0, scripted)")
         return 0
-    if role == "old-lean" and "--json" in rest:
+    if role != "lean" and "--json" in rest:
         print("unknown option: --json", file=sys.stderr)
         return 2
     if rest[:1] == ["-o"]:  # compile: nothing that is compiled is read, so the source will do
@@ -302,7 +305,7 @@ def main() -> int:
         return check_file(script, Path(rest[2]), as_json=False)
     if len(rest) == 0 or not rest[-1].endswith(".lean"):
         return 1
-    return check_file(script, Path(rest[-1]), as_json="--json" in rest)
+    return check_file(script, Path(rest[-1]), as_json="--json" in rest, placed=role != "oldest-lean")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,12 +10,14 @@ import pytest
 
 from flywheel.errors import VerifierError
 from flywheel.verifiers.lean_check import read_axioms
-from flywheel.verifiers.lean_file import FileBackend, read_json, read_text
+from flywheel.verifiers.lean_file import Fence, FileBackend, read_json, read_text
 from flywheel.verifiers.lean_protocol import LeanBackend, LeanMissingError
 from flywheel.verifiers.lean_repl import ReplBackend
 from flywheel.verifiers.lean_toolchain import Settings, Toolchain, find_lean, find_repl, search_path
 from tests.verifiers.lean_backend_contract import LeanBackendContract
 from tests.verifiers.lean_helpers import file_backend, repl_backend, write_lean, write_table
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class TestScriptedRepl(LeanBackendContract):
@@ -40,6 +43,13 @@ class TestScriptedOldFile(LeanBackendContract):
         return file_backend(write_table(tmp_path_factory.mktemp("lean")), role="old-lean")
 
 
+class TestScriptedOldestFile(LeanBackendContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def backend(cls, tmp_path_factory: pytest.TempPathFactory) -> LeanBackend:
+        return file_backend(write_table(tmp_path_factory.mktemp("lean")), role="oldest-lean")
+
+
 @pytest.mark.lean
 class TestRealFile(LeanBackendContract):
     @pytest.fixture(scope="class")
@@ -53,6 +63,10 @@ class TestRealRepl(LeanBackendContract):
     @pytest.fixture(scope="class")
     @classmethod
     def backend(cls) -> Iterator[LeanBackend]:
+        try:
+            find_repl()
+        except LeanMissingError as error:
+            pytest.skip(str(error))
         made = ReplBackend()
         yield made
         made.close()
@@ -142,6 +156,40 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
         Settings.read()
 
 
+# ---------------------------------------------------------------- installing Lean
+
+# Stand-ins for the programs that the installer calls: they note what they are asked. Their git has no tag v9.9.9.
+STAND_INS = {
+    "elan": 'case "$1" in run) echo "$HOME/toolchain";; *) echo "elan $*" >> "$HOME/asked";; esac',
+    "git": 'echo "git $*" >> "$HOME/asked"; case "$1 $5" in clone*) mkdir -p "$4";; *v9.9.9) exit 1;; esac',
+    "lake": 'echo "lake $* in ${PWD##*/}" >> "$HOME/asked"',
+}
+
+
+def installed(home: Path, **env: str) -> tuple[int, list[str]]:
+    """Run the installer with stand-ins; return its exit status and what was built."""
+    programs = home / ".elan/bin"
+    programs.mkdir(parents=True, exist_ok=True)
+    for name, text in STAND_INS.items():
+        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
+        (programs / name).chmod(0o755)
+    (home / "asked").unlink(missing_ok=True)
+    ran = subprocess.run(["sh", str(ROOT / "tools/install_lean.sh")], env={"HOME": str(home), "PATH": "/usr/bin:/bin", **env}, check=False)
+    return ran.returncode, [line.rpartition(" ")[2] for line in (home / "asked").read_text().splitlines() if line.startswith("lake build")]
+
+
+def test_what_is_installed_matches_one_release(tmp_path: Path) -> None:
+    assert installed(tmp_path) == (0, ["repl", "lean4checker"])
+    (tag,) = {line.split()[-1] for line in (tmp_path / "asked").read_text().splitlines() if "checkout" in line}
+    assert f"ARG LEAN_VERSION={tag}\n" in (ROOT / "docker/lean/Dockerfile").read_text()
+    checker = tmp_path / "toolchain/bin/leanchecker"
+    checker.parent.mkdir(parents=True)
+    checker.touch(0o755)
+    assert installed(tmp_path) == (0, ["repl"])
+    assert installed(tmp_path, LEAN_WITH_COMPARATOR="1") == (0, ["repl", "comparator", "lean4export"])
+    assert installed(tmp_path, LEAN_VERSION="v9.9.9") == (1, [])
+
+
 # ---------------------------------------------------------------- reading Lean
 
 
@@ -153,6 +201,22 @@ def test_text_messages_begin_with_the_files_own_name_only() -> None:
     assert got[0].text == "first\nof two lines\n/f/F2.lean:9:0: error: not one"
     assert read_text("", "/f/F1.lean") == []
     assert read_text("panic\n", "/f/F1.lean")[0].severity == "error"
+
+
+def test_what_has_no_place_is_about_what_lies_between_two_fences() -> None:
+    fences = {3: Fence(name="fence1", about=5), 6: Fence(name="fence2", about=7), 8: Fence(name="fence3", about=9)}
+    complaint = "/f/F1.lean:{}:7: error: unknown identifier 'fence{}'\n"
+    output = (
+        complaint.format(3, 1)
+        + "x : Nat\n  → Nat\n/f/F1.lean:4:0: warning: w\ny : Type\n"
+        + complaint.format(6, 2)
+        + complaint.format(8, 3)
+    )
+    got = read_text(output, "/f/F1.lean", fences)
+    assert [(m.severity, m.line, m.text) for m in got] == [("info", 5, "x : Nat\n  → Nat"), ("warning", 4, "w\ny : Type")]
+    for forged in (complaint.format(3, 2), complaint.format(4, 1), "/f/F1.lean:3:7: warning: fence1\n", "unknown identifier 'fence1'\n"):
+        said = read_text(output.replace(complaint.format(3, 1), forged), "/f/F1.lean", fences)
+        assert ("error", 3, "Lean did not come here") in [(m.severity, m.line, m.text) for m in said], forged
 
 
 def test_json_messages_of_another_file_are_errors() -> None:

@@ -23,7 +23,7 @@ from flywheel.verifiers.lean_recheck import Rechecker
 from flywheel.verifiers.lean_toolchain import Settings
 from tests.verifiers import lean_hacks
 from tests.verifiers.lean_hacks import HACKS, Hack
-from tests.verifiers.lean_helpers import STATEMENT, file_backend, repl_backend, write_lean, write_table
+from tests.verifiers.lean_helpers import STATEMENT, file_backend, repl_backend, write_table
 
 NEVER = Rechecker(Settings(replay="never"))
 # Statements with proofs by hand, from Lean's own library and basic tactics; the last element is a wrong answer.
@@ -301,43 +301,6 @@ def test_allowed_axioms_are_the_payloads_own(scripted: LeanVerifier) -> None:
     assert LeanPayload.read({"statement": STATEMENT}).allowed_axioms == STANDARD_AXIOMS
     assert names(scripted.verify(*attempt(STATEMENT, "em_proof", allowed_axioms=[]))) == ["axioms"]
     assert scripted.verify(*attempt(STATEMENT, "cheat_proof", allowed_axioms=["propext", "cheat"])).outcome == "solved"
-
-
-# ---------------------------------------------------------------- the independent replay
-
-
-def test_a_proof_is_replayed_by_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = write_lean(write_table(tmp_path))
-    checker = program.with_name("lean4checker")
-    checker.write_text('#!/bin/sh\n! grep -q em_proof "${LEAN_PATH%%:*}/$1.olean" || { echo "found a problem in $1"; exit 1; }\n')
-    checker.chmod(0o755)
-    monkeypatch.setenv("LEAN", str(program))
-    monkeypatch.setenv("LEAN4CHECKER", str(checker))
-    backend = repl_backend(tmp_path / "table.json")
-    verifier = LeanVerifier(backend=backend, rechecker=Rechecker(Settings(replay="always")))
-    assert verifier.verify(*attempt(STATEMENT, "rfl")).checks[-1].name == "kernel_replay"
-    assert verifier.verify(*attempt(STATEMENT, "rfl")).outcome == "solved"
-    refused = verifier.verify(*attempt(STATEMENT, "em_proof"))
-    assert (refused.outcome, names(refused)) == ("failed", ["kernel_replay"])
-    assert refused.evidence.strip() == "kernel_replay: found a problem in it"
-    monkeypatch.setenv("LEAN4CHECKER", str(tmp_path / "nothing"))
-    with pytest.raises(VerifierError, match="LEAN4CHECKER"):
-        verifier.verify(*attempt(STATEMENT, "rfl"))
-    verifier.close()
-
-
-def test_shares_of_proofs_are_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(VerifierError, match="FLYWHEEL_LEAN_REPLAY"):
-        Rechecker(Settings(replay="often"))
-    monkeypatch.setenv("LEAN", "/nowhere")
-    some = Rechecker(Settings(replay="0.5"))
-    asked = 0
-    for at in range(200):
-        try:
-            assert some.check(f"a\n{at}", None) is None
-        except VerifierError:
-            asked += 1
-    assert 60 < asked < 140
 
 
 # ---------------------------------------------------------------- a machine without Lean
