@@ -10,6 +10,7 @@ and lean4export as the real one does, and judges by the table of the scripted Le
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from tests.verifiers.scripted_lean import DECLARATION, Script, squeeze
 else:  # it lies beside this file, wherever that was copied to
     sys.path.insert(0, str(Path(__file__).resolve().parent))
-    from scripted_lean import DECLARATION, Script, squeeze
+    beside = importlib.import_module("scripted_lean")
+    DECLARATION, Script, squeeze = beside.DECLARATION, beside.Script, beside.squeeze
 
 OKAY = "Your solution is okay!"
 
