@@ -211,6 +211,7 @@ class EnvironmentConfig(Section):
 
     use: str | None = Field(None, description="Registered name or module:Class; the section's own name where absent.")
     weight: float = Field(1.0, ge=0, description="Share of tasks.")
+    demonstration_weight: float | None = Field(None, gt=0, description="Share of the cold start's demonstrations; its weight where absent.")
     verifier: str | None = Field(None, description="Replaces the environment's own verifier.")
     verifier_kwargs: dict[str, Any] = Field(default_factory=dict, description="Passed to the verifier, such as partial_credit = true.")
     solved_threshold: float | None = Field(None, description="For an environment without a verifier: solved = return ≥ this.")

@@ -11,12 +11,16 @@ from flywheel.types import Task
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Family:
-    """One family in a run: its generator, its share among all families and the knob ranges that the run draws from."""
+    """One family in a run: its generator, its share among all families and the knob ranges that the run draws from.
+
+    `demonstrated` is its share of demonstrations, where that is another.
+    """
 
     env: str
     generator: TaskGenerator
     share: float
     ranges: Mapping[str, tuple[int, int]]
+    demonstrated: float | None = None
 
     @property
     def name(self) -> str:

@@ -52,7 +52,7 @@ class TaskSource:
         self.num_skipped = 0
         self._heldout_share = recipe.tasks.heldout_share
         self.families: tuple[Family, ...] = tuple(
-            family for name, config in recipe.environments.items() for family in _families(name, config)
+            _shown(family, config) for name, config in recipe.environments.items() for family in _families(name, config)
         )
         self.admission = Admission(recipe.tasks, self.key)
         for family in self.families:
@@ -124,7 +124,7 @@ class TaskSource:
         for number in itertools.count():
             for attempt in range(_MAX_REPEATS):
                 index = derive_seed("demonstration", seed, number, attempt)
-                family = self._family(derive_seed("demonstration", seed, number), families or self.families)
+                family = self._demonstrated(derive_seed("demonstration", seed, number), families or self.families)
                 task = self._draw(family, "train", index)
                 key = family.generator.key(task)
                 if key not in seen:
@@ -159,8 +159,8 @@ class TaskSource:
                 return bred[1]
         return None
 
-    def _family(self, index: int, families: Sequence[Family]) -> Family:
-        shares = [family.share for family in families]
+    def _demonstrated(self, index: int, families: Sequence[Family]) -> Family:
+        shares = [family.share if family.demonstrated is None else family.demonstrated for family in families]
         return random.Random(derive_seed(self._seed, "family", index)).choices(families, shares)[0]
 
     def _split_of(self, family: Family, task: Task) -> Split:
@@ -312,3 +312,10 @@ def _families(name: str, config: EnvironmentConfig) -> list[Family]:
         Family(env=env, generator=generators[f], share=config.weight * (c.weight if c else 1.0) / total, ranges=c.knobs if c else {})
         for f, c in chosen.items()
     ]
+
+
+def _shown(family: Family, config: EnvironmentConfig) -> Family:
+    """Return the family with its share of demonstrations."""
+    if config.demonstration_weight is None or config.weight == 0:
+        return family
+    return dataclasses.replace(family, demonstrated=family.share * config.demonstration_weight / config.weight)
