@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import ClassVar
 
@@ -58,6 +59,23 @@ class LastDigitsEnv(NumbersEnv):
         return {"numbers": LastDigits()}
 
 
+class Others(Numbers):
+    """Numbers of another environment."""
+
+    def generate(self, params: Knobs, seed: int) -> Task:
+        return dataclasses.replace(super().generate(params, seed), env="others", prompt=f"Write {seed}.")
+
+
+class OthersEnv(NumbersEnv):
+    """Write the number."""
+
+    name = "others"
+
+    @classmethod
+    def generators(cls) -> dict[str, TaskGenerator]:
+        return {"numbers": Others()}
+
+
 class DrawnEnv(ToolEnv):
     """Draws its own tasks."""
 
@@ -94,6 +112,15 @@ def test_a_family_may_say_which_tasks_belong_on_one_side() -> None:
     last = [{task.prompt[-2] for task in tasks} for tasks in (heldout, train)]
     assert min(map(len, last)) > 1
     assert last[0].isdisjoint(last[1])
+
+
+def test_demonstrations_may_have_shares_of_their_own() -> None:
+    sections = {"n": {"use": f"{__name__}:NumbersEnv", "weight": 0.9, "demonstration_weight": 0.25}, "o": {"use": f"{__name__}:OthersEnv"}}
+    source = TaskSource(recipe(environments=sections))
+    shown = [task.prompt[:3] for task, _ in itertools.islice(source.demonstrations(0), 500)]
+    drawn = [source.train(i).prompt[:3] for i in range(500)]
+    assert shown.count("Say") / 500 == pytest.approx(0.25 / 1.25, abs=0.05)
+    assert drawn.count("Say") / 500 == pytest.approx(0.9 / 1.9, abs=0.06)
 
 
 def test_too_small_a_heldout_set_is_said() -> None:
