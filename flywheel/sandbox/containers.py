@@ -17,7 +17,9 @@ import os
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from http import HTTPStatus
 from typing import Any
 
 from flywheel.config import SandboxConfig
@@ -133,10 +135,23 @@ def _remove(api: Any, name: str) -> None:
     except docker.errors.APIError as error:
         if error.status_code != 409:  # the daemon is removing it already
             raise SandboxError(f"can't remove the container {name}: {error}") from error
-        with contextlib.suppress(docker.errors.NotFound):
-            api.wait(name, condition="removed", timeout=TIMEOUT_S)
+        _wait_until_gone(api, name)
     except OSError as error:
         raise SandboxError(f"can't remove the container {name}: {error}") from error
+
+
+def _wait_until_gone(api: Any, name: str) -> None:
+    """Ask for a container until it is gone: the daemon's own wait for a removal may miss one that is under way."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while time.monotonic() < deadline:
+        try:
+            api.inspect_container(name)
+        except _docker_errors() as error:
+            if getattr(error, "status_code", None) == HTTPStatus.NOT_FOUND:
+                return
+            raise SandboxError(f"can't remove the container {name}: {error}") from error
+        time.sleep(0.05)
+    raise SandboxError(f"the container {name} is being removed and not gone after {TIMEOUT_S} s; look into the docker daemon's log")
 
 
 def _docker_errors() -> tuple[type[Exception], ...]:
