@@ -47,7 +47,7 @@ from flywheel.rollout.stage import Stage
 from flywheel.store.journal import read_records
 from flywheel.tasks.source import TaskSource
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).resolve().parent.parent
 LEVEL_EVALUATIONS = 5
 IN_A_ROW = 3
 MATCH = 0.03
@@ -57,7 +57,7 @@ ENVIRONMENTS = {
 knobs = { heavy_atoms = [5, 9], hetero_kinds = [3, 5], num_hetero = [2, 4], num_groups = [2, 3], tightness = [1, 3] }
 """,
     "code": """[environments.code]
-use = "one_turn:OneTurnCode"
+use = "benchmarks.one_turn:OneTurnCode"
 [environments.code.families.lists]
 knobs = { num_ops = [2, 3], num_kinds = [12, 18], max_constant = [9, 9], example_size = [2, 3] }
 """,
@@ -114,9 +114,9 @@ def main() -> int:
     args, overrides = parser.parse_known_args()
     small = args.budget == "small"
     arms = args.arms or (["a", "b", "e"] if small else list(NAMES))
-    # One-turn tasks come from a module beside this file.
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
-    sys.path.insert(0, str(HERE))
+    # One-turn tasks, and the arms that are programs of their own, are modules of this folder.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    sys.path.insert(0, str(ROOT))
     left = args.cells
     for env in args.environments or (["chemistry"] if small else list(ENVIRONMENTS)):
         bench = Bench(env, args.out / env, args.steps, args.every, overrides)
@@ -149,13 +149,12 @@ class Bench:
         cell = self.cell(folder / "cell.toml", seed, start, OURS.get(arm, {}))
         print(f"{self.env}, arm {arm} ({NAMES[arm]}), seed {seed}", flush=True)
         if arm == "a":
-            program = HERE / "sample_efficiency_trl.py"
-            subprocess.run([sys.executable, str(program), str(cell), "--model", str(start), "--out", str(folder)], check=True)
+            words = ["benchmarks.sample_efficiency_trl", str(cell), "--model", str(start), "--out", str(folder)]
+            subprocess.run([sys.executable, "-m", *words], check=True)
         elif arm == "f":
             tokens = self.curve("e", seed)[-1].trained
-            program = HERE / "sample_efficiency_supervised.py"
-            words = [str(cell), "--model", str(start), "--out", str(folder), "--tokens", str(int(tokens))]
-            subprocess.run([sys.executable, str(program), *words], check=True)
+            words = ["benchmarks.sample_efficiency_supervised", str(cell), "--model", str(start), "--out", str(folder)]
+            subprocess.run([sys.executable, "-m", *words, "--tokens", str(int(tokens))], check=True)
         else:
             run_dir = folder / "run"
             begun = (run_dir / "recipe.toml").exists()

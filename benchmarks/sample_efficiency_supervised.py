@@ -1,6 +1,6 @@
 """Arm (f) of `sample_efficiency.py`: supervised training on references alone, for a number of trained tokens.
 
-    python benchmarks/sample_efficiency_supervised.py RECIPE --model FOLDER --out FOLDER --tokens N
+    python -m benchmarks.sample_efficiency_supervised RECIPE --model FOLDER --out FOLDER --tokens N
 
 References are played through the real environment, as for a cold start. ``curve.json`` gets the points before and after.
 """
@@ -15,8 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from sample_efficiency_trl import pass_rates
-
+from benchmarks.sample_efficiency_trl import pass_rates
 from flywheel import sandbox
 from flywheel.background import BackgroundLoop
 from flywheel.config import ColdStartConfig

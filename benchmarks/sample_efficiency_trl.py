@@ -1,6 +1,6 @@
 """Arm (a) of `sample_efficiency.py`: TRL's own GRPOTrainer, its own generation and advantages, on a run's recipe.
 
-    python benchmarks/sample_efficiency_trl.py RECIPE --model FOLDER --out FOLDER
+    python -m benchmarks.sample_efficiency_trl RECIPE --model FOLDER --out FOLDER
 
 The tasks are those that flywheel would draw uniformly, in its order; one turn an attempt; the reward is the environment's own
 verifier's. Weights are written every ``evaluation.every`` steps and evaluated afterwards on the held-out tasks by flywheel's own
