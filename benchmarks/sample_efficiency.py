@@ -11,7 +11,7 @@ All have the quickstart's optimiser, loss, clipping and normalisation, and attem
 The axes count every token sampled for training from any model (the weight-sync probes among them), tokens trained, and seconds;
 evaluation is left out. Held-out: the same 500 tasks at every evaluation, uniform over the knob ranges. The target is (a)'s mean over its
 last five evaluations and all seeds; an arm has reached it at the first of three evaluations in a row that are at or above it.
-(b) matches (a) where the paired 90 % interval of their final levels lies within ±0.03.
+(b) matches (a) where the paired 90 % bootstrap interval of their levels' difference, seed by seed, lies within ±0.03.
 
 Finished cells are kept and half-done runs resumed, so the command goes on where it was stopped. ``--budget small`` is chemistry with
 the arms a, b and e. The run folder gets ``table.txt`` and ``curves.png``.
@@ -34,7 +34,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import t as student
 
 from flywheel import sandbox
 from flywheel.background import BackgroundLoop
@@ -44,6 +43,7 @@ from flywheel.monitor.progress import Progress
 from flywheel.prepare import PolicyMaker
 from flywheel.recipe import load_recipe, to_toml
 from flywheel.rollout.stage import Stage
+from flywheel.statistics import bootstrap_interval
 from flywheel.store.journal import read_records
 from flywheel.tasks.source import TaskSource
 
@@ -218,7 +218,7 @@ class Bench:
         )
         spent_by_a: float | None = None
         for arm, of_arm in curves.items():
-            reached = [found for curve in of_arm.values() if (found := when_reached(curve, target)) is not None]
+            reached = [point for curve in of_arm.values() if (point := when_reached(curve, target)) is not None]
             sampled = fmean(p.sampled for p in reached) if reached else None
             spent_by_a = sampled if arm == "a" else spent_by_a
             ratio = f"{sampled / spent_by_a:.2f}" if sampled is not None and spent_by_a else "-"
@@ -247,10 +247,9 @@ class Bench:
         gaps = [level(curves["b"][seed]) - level(curves["a"][seed]) for seed in curves["a"] if seed in curves["b"]]
         if len(gaps) < 2:
             return f"(b) less (a): {gaps}; an interval needs two seeds"
-        half = float(student.ppf(0.95, len(gaps) - 1)) * stdev(gaps) / math.sqrt(len(gaps))
-        mean = fmean(gaps)
-        verdict = "matches" if max(half - mean, half + mean) <= MATCH else "does not match, to this precision"
-        return f"(b) less (a): {mean:+.3f}, paired 90 % interval [{mean - half:+.3f}, {mean + half:+.3f}]: {verdict} within ±{MATCH}"
+        found = bootstrap_interval(gaps, confidence=0.9)
+        verdict = "matches" if -MATCH <= found.low <= found.high <= MATCH else "does not match, to this precision"
+        return f"(b) less (a): {found.mean:+.3f}, paired 90 % interval [{found.low:+.3f}, {found.high:+.3f}]: {verdict} within ±{MATCH}"
 
 
 AXES = (("sampled", 1e6), ("trained", 1e6), ("seconds", 1.0), ("verdicts", 1.0))

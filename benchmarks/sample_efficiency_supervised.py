@@ -25,6 +25,7 @@ from flywheel.rollout.demonstrations import demonstration_row, play_demonstratio
 from flywheel.rollout.stage import Stage
 from flywheel.tasks.source import TaskSource
 from flywheel.trainer.cold_start import run_cold_start
+from flywheel.types import Row
 
 BATCH_SIZE = 16
 LEARNING_RATE = 1e-3
@@ -45,7 +46,8 @@ def main() -> int:
     chat = ChatFormat(load_tokenizer(args.model), recipe.policy.tool_format)
     # Demonstrations that the cold start did not see: its own are those of the seed itself.
     tasks = TaskSource(recipe).demonstrations(recipe.run.seed + 1_000_003)
-    rows, trained = [], 0
+    rows: list[Row] = []
+    trained = 0
     while trained < args.tokens and len(rows) < MOST_DEMONSTRATIONS:
         some = itertools.islice(tasks, 512)
         played = background.call(play_demonstrations(some, stage, concurrency=16, progress=lambda _: None))
