@@ -27,7 +27,7 @@ quickstart: setup
 	$(bin)/python -m flywheel.train quickstart $(ARGS)
 
 test: setup-dev
-	$(bin)/python -m pytest -m "not slow and not gpu" $(PYTEST_ARGS)
+	$(bin)/python -m pytest -m "not slow" $(PYTEST_ARGS)
 
 test-all: SHELL := /bin/bash
 test-all: setup-dev

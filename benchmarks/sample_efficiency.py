@@ -5,7 +5,7 @@
 
 Arms: (a) TRL's own GRPOTrainer with uniform tasks; (b) flywheel with neither curriculum nor lessons, which has to match (a);
 (c) with the curriculum; (d) with hindsight, repair and retries; (e) with both; (f) supervised training alone, on references, with
-(e)'s trained tokens; (g) (b) with as many anchor tokens as it samples a tenth of. There are no anchors in (a) to (e).
+(e)'s trained tokens; (g) (b) and, for every ten sampled tokens, one of anchors. There are no anchors in (a) to (e).
 All have the quickstart's optimiser, loss, clipping and normalisation, and attempts of one turn.
 
 The axes count every token sampled for training from any model (the weight-sync probes among them), tokens trained, and seconds;
@@ -76,7 +76,7 @@ CURRICULUM = {
     "curriculum.hopeless_below": 0.0,
 }
 LESSONS = {"learning.hindsight_share": 0.2, "learning.repair_share": 0.1, "learning.retry_size": 64, "trainer.ce_weight": 0.3}
-ANCHORS = {"learning.anchor_floor": 0.1, "trainer.ce_weight": 0.3}
+ANCHORS = {"learning.distill_share": 0.1, "learning.anchor_floor": 1.0, "trainer.ce_weight": 0.3}  # all of the share is anchors
 OURS: dict[str, dict[str, Any]] = {"b": {}, "c": CURRICULUM, "d": LESSONS, "e": {**CURRICULUM, **LESSONS}, "g": ANCHORS}
 NAMES = {
     "a": "TRL's GRPOTrainer",
@@ -185,7 +185,7 @@ class Bench:
         finally:
             stage.close()
             sandbox.close_shared()
-            background.close(nothing())
+            background.close()
 
     def curve(self, arm: str, seed: int) -> list[Point]:
         """Return the curve of a cell; empty where it is not there."""
@@ -310,10 +310,6 @@ def draw(env: str, curves: dict[str, dict[int, list[Point]]], target: float, pat
     axes.legend()
     figure.savefig(path, dpi=120, bbox_inches="tight")
     plt.close(figure)
-
-
-async def nothing() -> None:
-    """Do nothing: the loop has no engine to close."""
 
 
 if __name__ == "__main__":

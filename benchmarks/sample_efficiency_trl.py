@@ -64,12 +64,13 @@ class Judge:
     """The reward function: reads a completion as flywheel does, and counts what it sees."""
 
     recipe: Recipe
+    stage: Stage
     chat: ChatFormat
     tasks: Sequence[Task]
     tokens: int = 0
     verdicts: int = 0
     __name__: str = "verdict"
-    _parts: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    _environments: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self, *, completion_ids: Sequence[Sequence[int]], index: Sequence[int], **_: Any) -> list[float]:
         self.tokens += sum(map(len, completion_ids))
@@ -78,7 +79,7 @@ class Judge:
 
     def reward(self, task: Task, ids: Sequence[int]) -> float:
         """Return the verifier's reward of a completion as a whole attempt."""
-        env, verifier = self.parts(task.env)
+        env, verifier = self.environment(task.env), self.stage.verifiers[task.env]
         parsed = self.chat.parse(ids, env.tools)
         turn = Turn(
             prompt_ids=(),
@@ -92,13 +93,11 @@ class Judge:
         answered = Trajectory(task_id=task.id, turns=(turn,), stop_reason="terminated", answer=answer_of(env, trajectory))
         return judge(verifier, task, answered).reward
 
-    def parts(self, name: str) -> tuple[Any, Any]:
-        """Return an environment, for its tools and its reading of answers, and its verifier."""
-        if name not in self._parts:
-            cls = environment_class(name, self.recipe.environments[name])
-            stage = Stage(self.recipe)
-            self._parts[name] = cls(judge=False), stage.verifiers[name]
-        return self._parts[name]
+    def environment(self, name: str) -> Any:
+        """Return an environment, for its tools and its reading of answers."""
+        if name not in self._environments:
+            self._environments[name] = environment_class(name, self.recipe.environments[name])(judge=False)
+        return self._environments[name]
 
 
 class Keeper(TrainerCallback):  # type: ignore[misc]
@@ -131,8 +130,9 @@ def train(recipe: Recipe, model_dir: Path, out: Path) -> list[dict[str, float]]:
     source = TaskSource(recipe)
     sandbox.configure(recipe.sandbox)
     tasks = [source.drawer(step)(at) for step in range(1, steps + 1) for at in range(rollout.groups_per_step)]
-    judge = Judge(recipe=recipe, chat=chat, tasks=tasks)
-    prompts = [chat.render_task(task.prompt, judge.parts(task.env)[0].tools) for task in tasks]
+    stage = Stage(recipe)
+    judge = Judge(recipe=recipe, stage=stage, chat=chat, tasks=tasks)
+    prompts = [chat.render_task(task.prompt, judge.environment(task.env).tools) for task in tasks]
     texts = [tokenizer.decode(ids) for ids in prompts]
     if any(tuple(tokenizer(text)["input_ids"]) != ids for text, ids in zip(texts, prompts, strict=True)):
         raise RuntimeError("a prompt reads back as other tokens: the arms would not see the same tasks")
@@ -175,6 +175,7 @@ def train(recipe: Recipe, model_dir: Path, out: Path) -> list[dict[str, float]]:
     )
     grpo.remove_callback(PrinterCallback)
     grpo.train()
+    stage.close()
     return keeper.points
 
 

@@ -51,10 +51,11 @@ class BackgroundLoop:
         """Run `work` and return its result; see `wait`."""
         return self.wait(self.submit(work))
 
-    def close(self, final: Coroutine[Any, Any, None]) -> None:
-        """Run `final` to its end whatever was requested, then end the thread."""
+    def close(self, final: Coroutine[Any, Any, None] | None = None) -> None:
+        """Run `final`, if there is one, to its end whatever was requested, then end the thread."""
         try:
-            self.submit(final).result()
+            if final is not None:
+                self.submit(final).result()
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(timeout=10)

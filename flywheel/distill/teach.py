@@ -21,7 +21,7 @@ from flywheel.monitor.progress import Progress
 from flywheel.prepare import PolicyMaker
 from flywheel.rollout.playing import actions_of
 from flywheel.rollout.stage import Stage
-from flywheel.router import grpo_row
+from flywheel.router import self_imitation_row
 from flywheel.run_folder import RunFolder
 from flywheel.store.reader import Reader
 from flywheel.tasks.source import TaskSource
@@ -42,7 +42,7 @@ def teach(folder: RunFolder, background: BackgroundLoop, sources: Sequence[Path]
     """
     recipe = folder.recipe
     with ExitStack() as stack:
-        stack.callback(lambda: background.close(_nothing()))
+        stack.callback(background.close)
         progress = stack.enter_context(Progress(recipe.run.name, 1))
         sandbox.configure(recipe.sandbox)
         stack.callback(sandbox.close_shared)
@@ -91,7 +91,7 @@ def collected_rows(source: Path, chat: ChatFormat) -> Iterator[Row | None]:
             kept = select(reader, Selection(routes=(ROUTE,), duplicates=True)).found
             for _, experience in read_experiences(reader, kept):
                 if by_token and has_tokens(experience):
-                    yield dataclasses.replace(grpo_row(experience, 0.0), kind="ce", behavior_logprobs=None)
+                    yield self_imitation_row(experience)
                 else:
                     yield _rewritten(experience, conversations)
     finally:
@@ -113,7 +113,3 @@ def _rewritten(experience: Experience, conversations: Conversations) -> Row | No
         return None
     unsaid = tuple(dataclasses.replace(turn, prompt_ids=(), completion_ids=(), text=actions_of(turn)[0]) for turn in turns)
     return conversations.row(dataclasses.replace(experience, trajectory=dataclasses.replace(experience.trajectory, turns=unsaid)))
-
-
-async def _nothing() -> None:
-    """`BackgroundLoop.close` has something to run at the end; there is nothing here."""
