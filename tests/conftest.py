@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ OFFLINE = {
 NEEDS = {"gpu": "an NVIDIA GPU", "lean": "a real Lean 4"}
 _WITHOUT: dict[str, set[str]] = {name: set() for name in NEEDS}
 os.environ.update({name: value for name, value in OFFLINE.items() if name not in os.environ})
+# A shell's background job ignores Ctrl-C and so would all that the tests start, some of it to be ended by it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # A proxy must not come between a test and the servers that it starts.
 for variable in ("NO_PROXY", "no_proxy"):
     os.environ[variable] = ",".join(filter(None, (os.environ.get(variable), "127.0.0.1", "localhost")))
