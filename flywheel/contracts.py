@@ -64,8 +64,9 @@ class Operator:
 class TaskGenerator(Protocol):
     """An endless source of one family's tasks.
 
-    It may be a `Mutator`, too. Optional members: `level(params)`, and `split_key(task)`, where more than the key decides the split:
-    tasks with the same `split_key` (the same molecular scaffold, say) lie on the same side. It has to be a function of the key.
+    It may be a `Mutator`, too. Optional members: `level(params)`, and `split_keys(task)`, where more than the key decides the split: a
+    task is in a split if all of its split keys (its molecular scaffold, say) fall there, and in neither if they fall apart. One of them
+    has to be a function of the key.
     """
 
     @property

@@ -60,10 +60,14 @@ class CompletionFamily(ChemistryFamily):
         wanted = f" with {' and '.join(asked)}" if asked else ""
         return Made(f"Complete the SMILES {prefix} to a molecule {formula}{wanted}; give only what is missing.", constraints, rest)
 
-    def split_key(self, task: Task) -> str:
-        """Return the prefix and the formula: an unfinished SMILES has no scaffold yet."""
+    def asked(self, task: Task) -> str:
+        """Return the prefix and the formula."""
         asked = {spec["kind"]: spec for spec in task.payload["constraints"]}
         return f"completion {asked['completes']['prefix']} {asked['formula']['value']}"
+
+    def molecule(self, task: Task) -> str:
+        """Return the prefix with the reference behind it."""
+        return str(task.payload["constraints"][0]["prefix"]) + self.reference(task)
 
     def trivial(self, task: Task) -> Sequence[str]:
         """Return the simplest ways to end the SMILES."""

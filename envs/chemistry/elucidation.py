@@ -62,7 +62,7 @@ class ElucidationFamily(ChemistryFamily):
         said += [*present, *(f"no {name}" for name in absent)]
         return Made(f"Give the SMILES of a molecule {formula}: {', '.join(said)}.", [*constraints, {"kind": "plausible"}], reference)
 
-    def split_key(self, task: Task) -> str:
+    def asked(self, task: Task) -> str:
         """Return the formula: all that is known of one composition lies on one side."""
         return f"formula {task.payload['constraints'][0]['value']}"
 

@@ -119,11 +119,31 @@ class ChemistryFamily(ABC):
         """Return the canonical key: the constraints, in sorted order, with molecules by their InChIKeys."""
         return content_id(sorted(json.dumps(_canonical(spec), sort_keys=True) for spec in task.payload["constraints"]))
 
-    def split_key(self, task: Task) -> str:
-        """Return what decides the split: the scaffold of the molecule that the task names; the key where it names none."""
+    def split_keys(self, task: Task) -> tuple[str, ...]:
+        """Return what decides the split: the scaffold of the molecule that the task names.
+
+        Where it names none: what it asks for, and the scaffold of the reference, if one is known.
+        """
         named = sorted((spec["kind"], spec[field]) for spec in task.payload["constraints"] for field in _molecule_fields(spec))
-        molecule = named[0][1] if named else None
-        return self.key(task) if molecule is None else f"scaffold {scaffold_of(molecule)}"
+        if named:
+            return (f"scaffold {scaffold_of(named[0][1])}",)
+        asked = self.asked(task)
+        try:
+            return asked, f"scaffold {scaffold_of(self.molecule(task))}"
+        except ValueError:
+            return asked, asked
+
+    def asked(self, task: Task) -> str:
+        """Return what puts tasks that name no molecule on the same side; a function of the key."""
+        return self.key(task)
+
+    def molecule(self, task: Task) -> str:
+        """Return the SMILES of the whole reference molecule.
+
+        Raises:
+            ValueError: see `reference`.
+        """
+        return self.reference(task)
 
     def trivial(self, task: Task) -> Sequence[str]:
         """Return answers that cost nothing to think of, and must fail."""

@@ -1,8 +1,8 @@
 """The task source: families of tasks with their shares and knob ranges, and two splits that can't overlap.
 
-A task's split is a function of its canonical key alone (by way of its `split_key`, where a family says which tasks belong together),
-so a held-out task can't be drawn for training under another seed, another family weight or another run. Every draw is a function of
-(run seed, split, index).
+A task's split is a function of its canonical key alone (or of its `split_keys`, where a family says which tasks belong together), so a
+held-out task can't be drawn for training under another seed, another family weight or another run. Every draw is a function of (run
+seed, split, index).
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class TaskSource:
         family = family_of(self.families, task)
         if family is None:
             return None
-        if task.split == "heldout" or self._split_of(family, task) == "heldout":
+        if task.split == "heldout" or self._split_of(family, task) != "train":
             return "heldout"
         return "contaminated" if self.admission.is_contaminated(task, _key(family, task)) else None
 
@@ -163,11 +163,13 @@ class TaskSource:
         shares = [family.share if family.demonstrated is None else family.demonstrated for family in families]
         return random.Random(derive_seed(self._seed, "family", index)).choices(families, shares)[0]
 
-    def _split_of(self, family: Family, task: Task) -> Split:
-        split_key = getattr(family.generator, "split_key", family.generator.key)
-        key = f"{family.env}\0{split_key(task)}"
-        position = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]) / 2**64
-        return "heldout" if position < self._heldout_share else "train"
+    def _split_of(self, family: Family, task: Task) -> Split | None:
+        """Return the split that each of a task's split keys falls into; None where they fall apart, so that it is in neither."""
+        generator = family.generator
+        keys: Sequence[str] = generator.split_keys(task) if hasattr(generator, "split_keys") else (generator.key(task),)
+        share = self._heldout_share ** (1 / len(keys))
+        held = {_position(f"{family.env}\0{key}") < share for key in keys}
+        return None if len(held) > 1 else "heldout" if held.pop() else "train"
 
     def _admitted(self, family: Family, task: Task, split: Split, *, repeats: bool = False) -> bool:
         """Whether a task is of a split and, for training, may be used."""
@@ -251,6 +253,11 @@ class TaskSource:
             f"environment {family.env!r}, family {family.generator.family!r}: no {split} task in {_MAX_DRAWS} draws; widen its knob ranges"
             + (f" (refused so far: {dict(self.admission.refused)}, see [tasks])" if self.admission.refused else "")
         )
+
+
+def _position(key: str) -> float:
+    """Return where a key lies between 0 and 1."""
+    return float(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]) / 2**64)
 
 
 def _key(family: Family, task: Task) -> str:

@@ -47,8 +47,8 @@ class NumbersEnv(ToolEnv):
 class LastDigits(Numbers):
     """Numbers with the same last digit belong together."""
 
-    def split_key(self, task: Task) -> str:
-        return self.key(task)[-1]
+    def split_keys(self, task: Task) -> tuple[str, ...]:
+        return (self.key(task)[-1],)
 
 
 class LastDigitsEnv(NumbersEnv):
@@ -57,6 +57,21 @@ class LastDigitsEnv(NumbersEnv):
     @classmethod
     def generators(cls) -> dict[str, TaskGenerator]:
         return {"numbers": LastDigits()}
+
+
+class BothDigits(Numbers):
+    """Numbers of two digits, each with a say."""
+
+    def split_keys(self, task: Task) -> tuple[str, ...]:
+        return tuple(f"{place}{digit}" for place, digit in enumerate(f"{task.payload['number']:02}"))
+
+
+class BothDigitsEnv(NumbersEnv):
+    """Say the number."""
+
+    @classmethod
+    def generators(cls) -> dict[str, TaskGenerator]:
+        return {"numbers": BothDigits()}
 
 
 class Others(Numbers):
@@ -112,6 +127,18 @@ def test_a_family_may_say_which_tasks_belong_on_one_side() -> None:
     last = [{task.prompt[-2] for task in tasks} for tasks in (heldout, train)]
     assert min(map(len, last)) > 1
     assert last[0].isdisjoint(last[1])
+
+
+def test_where_several_keys_decide_no_one_of_them_is_on_both_sides() -> None:
+    families = {"numbers": {"knobs": {"size": 2}}}
+    source = TaskSource(recipe(environments={"n": {"use": f"{__name__}:BothDigitsEnv", "families": families}}, tasks={"heldout_share": 0.2}))
+    heldout, train = source.heldout("numbers", 12), [source.train(i) for i in range(500)]
+    for place in (0, 1):
+        digits = [{f"{task.payload['number']:02}"[place] for task in tasks} for tasks in (heldout, train)]
+        assert min(map(len, digits)) > 1
+        assert digits[0].isdisjoint(digits[1])
+    torn = dataclasses.replace(heldout[0], payload={"number": 10 * (heldout[0].payload["number"] // 10) + train[0].payload["number"] % 10})
+    assert source.barred(dataclasses.replace(torn, split="train")) == "heldout"
 
 
 def test_demonstrations_may_have_shares_of_their_own() -> None:
