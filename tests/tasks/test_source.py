@@ -130,8 +130,8 @@ def test_a_family_may_say_which_tasks_belong_on_one_side() -> None:
 
 
 def test_where_several_keys_decide_no_one_of_them_is_on_both_sides() -> None:
-    families = {"numbers": {"knobs": {"size": 2}}}
-    source = TaskSource(recipe(environments={"n": {"use": f"{__name__}:BothDigitsEnv", "families": families}}, tasks={"heldout_share": 0.2}))
+    section = {"use": f"{__name__}:BothDigitsEnv", "families": {"numbers": {"knobs": {"size": 2}}}}
+    source = TaskSource(recipe(environments={"n": section}, tasks={"heldout_share": 0.2}))
     heldout, train = source.heldout("numbers", 12), [source.train(i) for i in range(500)]
     for place in (0, 1):
         digits = [{f"{task.payload['number']:02}"[place] for task in tasks} for tasks in (heldout, train)]
