@@ -2,13 +2,14 @@
 
     python benchmarks/curriculum.py [--seeds 0 1 2 3 4] [--rules uniform frontier frontier+sequential] [--out runs/curriculum]
 
-Every cell (range, rule, seed) is a run of its own by the recipe's settings but for the rule, from the same cold start (it is cached by
-its settings). Finished cells are kept and half-done ones resumed, so the command goes on where it was stopped; ``--cells N`` stops
-after N more. The table has, by range and rule, means over seeds with the standard error: the share of all sampled tokens after the
-warm-up steps that went into useful groups (both solved and unsolved attempts; stopped pilots and discarded groups count as sampled),
-its complement against uniform's, held-out pass@1 after RL less before, the same per million sampled tokens, and the Brier score
-of the predictions, beside which ``reliability`` gives predicted and happened solve rates by tenths.
-The ranges are fixed here, before anything is measured. Held-out tasks are drawn from the same ranges for every rule.
+One tiny model, cold-started over all difficulties of one family of chemistry, begins every cell (range, rule, seed), which is a run of
+its own by the quickstart's settings but for the rule, in attempts of one turn. Finished cells are kept and half-done ones resumed, so the
+command goes on where it was stopped; ``--cells N`` stops after N more. The table (``table.txt`` in the run's folder, too) has, by range
+and rule, means over seeds with the standard error: the share of all sampled tokens after the warm-up steps that went into useful groups
+(both solved and unsolved attempts; stopped pilots and discarded groups count as sampled), its complement against uniform's, held-out
+pass@1 after RL less before, the same per million sampled tokens, and the Brier score of the predictions, beside which ``reliability``
+gives predicted and happened solve rates by tenths. The ranges are fixed here, before anything is measured. Held-out tasks are drawn from
+the same ranges for every rule.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ import json
 import math
 import subprocess
 import sys
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 
 from rich.console import Console
 from rich.table import Table
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from benchmarks.tiny import cold_start, write_cell
 from flywheel.evaluation import Evaluation
 from flywheel.monitor.jsonl import read_metrics
 from flywheel.recipe import load_recipe
@@ -35,17 +37,29 @@ from flywheel.tasks.outcomes import outcomes_of
 from flywheel.tasks.source import TaskSource
 
 WARMUP_STEPS = 20
-# Chemistry by formula: what a cold-started tiny model solves nearly always, about half of the time, and hardly ever.
+STEPS = 80
+FAMILY = "groups"
+START = {"heavy_atoms": [4, 16], "hetero_kinds": [1, 5], "num_hetero": [1, 6], "num_groups": [1, 4], "tightness": [1, 3]}
+# Ranges most of whose tasks the cold-started model solves nearly always, about half of the time, and hardly ever.
 RANGES = {
-    "mostly easy": {"heavy_atoms": [3, 6], "num_hetero": [0, 2], "hetero_kinds": [1, 3], "unsaturation": [0, 1], "irregularity": [0, 1]},
-    "centred": {"heavy_atoms": [3, 12], "num_hetero": [0, 4], "hetero_kinds": [1, 4], "unsaturation": [0, 3], "irregularity": [0, 2]},
-    "mostly hard": {"heavy_atoms": [8, 20], "num_hetero": [2, 6], "hetero_kinds": [2, 5], "unsaturation": [1, 6], "irregularity": [0, 5]},
+    "mostly easy": {"heavy_atoms": [4, 8], "hetero_kinds": [1, 4], "num_hetero": [1, 3], "num_groups": [1, 2], "tightness": [1, 3]},
+    "centred": {"heavy_atoms": [4, 12], "hetero_kinds": [1, 5], "num_hetero": [1, 5], "num_groups": [1, 4], "tightness": [1, 3]},
+    "mostly hard": {"heavy_atoms": [8, 16], "hetero_kinds": [3, 5], "num_hetero": [2, 6], "num_groups": [2, 4], "tightness": [1, 3]},
 }
 # Saturated ranges are not widened: every rule draws from the same tasks.
-CURRICULUM = {"curriculum.rule": "frontier", "curriculum.saturated_above": 1.0, "curriculum.hopeless_below": 0.0}
+SATURATION = {"curriculum.saturated_above": 1.0, "curriculum.hopeless_below": 0.0}
+CURRICULUM = {"curriculum.rule": "frontier", "curriculum.skip_dead": 0.2, **SATURATION}
 SEQUENTIAL = {"rollout.allocation": "sequential"}
 # Sequential allocation needs an undivided advantage and a constant normaliser, so every rule has them here.
-COMMON = {"trainer.loss_type": "dr_grpo", "trainer.scale_rewards": "none", "monitor.wandb": "disabled", "rollout.max_staleness": 0}
+COMMON = {
+    "trainer.loss_type": "dr_grpo",
+    "trainer.scale_rewards": "none",
+    "monitor.wandb": "disabled",
+    "engine.kind": "transformers",
+    "rollout.max_turns": 1,
+    "rollout.max_staleness": 0,
+    "evaluation.tasks_per_environment": 300,
+}
 RULES: dict[str, dict[str, object]] = {
     "uniform": {},
     "frontier": CURRICULUM,
@@ -55,38 +69,44 @@ RULES: dict[str, dict[str, object]] = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", default="quickstart")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--rules", nargs="+", default=list(RULES), choices=list(RULES))
     parser.add_argument("--ranges", nargs="+", default=list(RANGES), choices=list(RANGES))
+    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--warmup", type=int, default=WARMUP_STEPS)
     parser.add_argument("--cells", type=int, default=None, help="stop after this many cells that were not there")
     parser.add_argument("--out", type=Path, default=Path("runs/curriculum"))
     args, overrides = parser.parse_known_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    common = {**COMMON, "run.steps": args.steps}
+    start = cold_start(write_cell(args.out / "start.toml", environments(START), common, overrides))
     left = args.cells
     for seed in args.seeds:  # seeds outermost: a stopped run has whole comparisons
         for setting in args.ranges:
             for rule in args.rules:
                 folder = args.out / setting.replace(" ", "-") / rule / f"seed-{seed}"
                 if not (folder / "cell.json").exists() and left != 0:
-                    train(args.recipe, folder, setting, rule, seed, overrides)
-                    (folder / "cell.json").write_text(json.dumps(measured(folder, args.warmup)))
+                    print(f"{setting}, {rule}, seed {seed}", flush=True)
+                    settings = {**common, **RULES[rule], "run.seed": seed}
+                    folder.mkdir(parents=True, exist_ok=True)
+                    train(write_cell(folder / "cell.toml", environments(RANGES[setting]), settings, overrides, start), folder / "run")
+                    (folder / "cell.json").write_text(json.dumps(measured(folder / "run", args.warmup)))
                     left = None if left is None else left - 1
     show(args)
     return 0
 
 
-def train(recipe: str, folder: Path, setting: str, rule: str, seed: int, overrides: Sequence[str]) -> None:
+def environments(knobs: Mapping[str, Sequence[int]]) -> str:
+    """Return a recipe's environments: one family with these knobs."""
+    ranges = ", ".join(f"{name} = {list(ends)}" for name, ends in knobs.items())
+    return f"[environments.chemistry.families.{FAMILY}]\nknobs = {{ {ranges} }}\n"
+
+
+def train(cell: Path, run_dir: Path) -> None:
     """Run one cell; a half-done one is resumed."""
-    begun = (folder / "recipe.toml").exists()
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "cell.toml"
-        knobs = ", ".join(f"{name} = {ends}" for name, ends in RANGES[setting].items())
-        path.write_text(f'# A cell.\nextends = "{recipe}"\n[environments.chemistry.families.formula]\nknobs = {{ {knobs} }}\n')
-        settings = {"run.seed": seed, **COMMON, **RULES[rule]}
-        words = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
-        command = [sys.executable, "-m", "flywheel.train", str(path), "--run-dir", str(folder), *(["--resume"] if begun else [])]
-        subprocess.run([*command, *words, *overrides], check=True)
+    begun = (run_dir / "recipe.toml").exists()
+    command = [sys.executable, "-m", "flywheel.train", str(cell), "--run-dir", str(run_dir), *(["--resume"] if begun else [])]
+    subprocess.run(command, check=True)
 
 
 def measured(folder: Path, warmup: int) -> dict[str, object]:
@@ -142,7 +162,9 @@ def show(args: argparse.Namespace) -> None:
             table.add_row(setting, rule, str(len(cells)), *map(spread, (list(useful.values()), dead, gain, per_token, brier)))
             for predicted, happened in (pair for cell in cells.values() for pair in cell["reliability"]):
                 bins.setdefault(rule, {}).setdefault(min(9, int(predicted * 10)), []).append((predicted, happened))
-    Console(width=150).print(table)
+    with (args.out / "table.txt").open("w", encoding="utf-8") as file:
+        for console in (Console(width=150), Console(width=150, file=file)):
+            console.print(table)
     for rule, tenths in bins.items():
         pairs = (f"{fmean(p for p, _ in found):.2f}:{fmean(h for _, h in found):.2f} ({len(found)})" for _, found in sorted(tenths.items()))
         print(f"reliability of {rule} (predicted:solved, groups): {'  '.join(pairs)}")
