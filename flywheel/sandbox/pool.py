@@ -7,6 +7,7 @@ worker that has just passed a control probe: it may have been the machine. A job
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import dataclasses
 import select
@@ -87,7 +88,7 @@ class WarmPool:
         self.config = config or SandboxConfig()
         self._backend = find_backend(self.config)
         self.capacity = max(2, self.config.workers)  # an assert test takes two
-        self._idle: list[Worker] = []
+        self._idle: collections.deque[Worker] = collections.deque()
         self._num_workers = 0
         self._closed = False
         self._failure: SandboxError | None = None
@@ -234,7 +235,7 @@ class WarmPool:
                     raise self._failure
                 self.warm()
                 self._changed.wait(timeout=1.0)
-            workers = [self._idle.pop() for _ in range(count)]
+            workers = [self._idle.popleft() for _ in range(count)]  # who has waited longest has its next child ready
         try:
             yield workers
         finally:
@@ -259,7 +260,7 @@ class WarmPool:
         """End every sandbox; jobs in flight end with theirs."""
         with self._changed:
             self._closed = True
-            idle, self._idle = self._idle, []
+            idle, self._idle = self._idle, collections.deque()
             self._num_workers -= len(idle)
             self._changed.notify_all()
         for worker in idle:

@@ -4,6 +4,9 @@ It speaks with its host over one datagram-like socket (`SOCK_SEQPACKET`): a requ
 What a job is travels from the host straight to the child, so that nothing of one job is ever in the memory from which
 the next child is forked. A child can't reach its parent: the parent is process 1 of its namespace (which ignores signals from
 within), is not dumpable (so it can't be traced or read), and its descriptors are closed in the child.
+
+The next child is forked ahead of its job, when every process of the last one is gone, and waits: nothing that is judged ever runs
+beside it, and it does one job only.
 """
 
 import array
@@ -29,6 +32,7 @@ KILL = b"kill"
 SLICE_S = 0.1  # between looks at a running child
 BLIND_SLICE_S = 0.004  # the same, in a kernel (gVisor's) that can't wait for a child and for the host at once
 OWN_PROCESSES = 2  # the zygote and the relay
+OOM_COUNTS = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")
 IDLE_SHARE = 0.01  # a slice in which a child used less than this much of a CPU counts as idle
 LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -37,14 +41,19 @@ class _Filter(ctypes.Structure):
     _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p)]
 
 
-def install_filter(program: bytes) -> None:
+def make_filter(text: str) -> _Filter:
+    """Return a seccomp filter, sent as hexadecimal digits, as the kernel takes it."""
+    program = bytes.fromhex(text)
+    return _Filter(len(program) // 8, program)
+
+
+def install_filter(program: _Filter) -> None:
     """Put a seccomp filter on this process.
 
     Raises:
         OSError: the kernel refused it.
     """
-    fields = _Filter(len(program) // 8, program)
-    if LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 or LIBC.prctl(PR_SET_SECCOMP, 2, ctypes.byref(fields), 0, 0) != 0:
+    if LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 or LIBC.prctl(PR_SET_SECCOMP, 2, ctypes.byref(program), 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "can't install a seccomp filter")
 
 
@@ -64,6 +73,20 @@ def open_handle(pid: int) -> int | None:
         return None
 
 
+def receive(end: socket.socket) -> tuple[bytes, list[int]]:
+    """Return the next request and its descriptors; ends this process where there will be none."""
+    space = socket.CMSG_SPACE(8 * array.array("i").itemsize)
+    data, ancillary, _, _ = end.recvmsg(4096, space)
+    while data == KILL:  # meant for a child that had just ended by itself
+        data, ancillary, _, _ = end.recvmsg(4096, space)
+    if not data:
+        os._exit(0)
+    fds = array.array("i")
+    for _, _, payload in ancillary:
+        fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+    return data, list(fds)
+
+
 class Zygote:
     """The loop: one request, one child, one report."""
 
@@ -72,41 +95,51 @@ class Zygote:
         self.isolated: bool = setup["isolated"]
         self.home: str = setup["home"]
         self.scratch: list[str] = [folder for folder in setup["scratch"] if os.access(folder, os.W_OK)]
-        self.child_filters = {kind: bytes.fromhex(text) for kind, text in setup["filters"].items()}
+        self.child_filters = {kind: make_filter(text) for kind, text in setup["filters"].items()}
+        self.oom_counts = [path for path in OOM_COUNTS if os.path.exists(path)]
 
     def serve(self) -> None:
         """Answer requests until the host is gone."""
         while True:
-            request, fds = self._receive()
-            pid = os.fork()
-            if pid == 0:
-                self._child(request, fds)
+            pid, link = self._fork()
+            data, fds = receive(self.control)
+            request = json.loads(data)
+            kills = self._oom_kills()
+            try:
+                socket.send_fds(link, [data], fds)
+            except OSError:  # something has ended it while it waited
+                os.waitpid(pid, 0)
+                link.close()
+                pid, link = self._fork()
+                socket.send_fds(link, [data], fds)
             for fd in fds:
                 os.close(fd)
-            kills = oom_kills()
             report = self._supervise(pid, request)
-            if report["limit"] is None and oom_kills() > kills:
+            link.close()
+            if report["limit"] is None and self._oom_kills() > kills:
                 report["limit"] = "memory"
             report["clean"] = self._clean_up(pid, keep=request["keep_files"])
             self.control.send(json.dumps(report).encode())
 
-    def _receive(self) -> tuple[dict[str, Any], list[int]]:
-        space = socket.CMSG_SPACE(8 * array.array("i").itemsize)
-        data, ancillary, _, _ = self.control.recvmsg(4096, space)
-        while data == KILL:  # meant for a child that had just ended by itself
-            data, ancillary, _, _ = self.control.recvmsg(4096, space)
-        if not data:
-            os._exit(0)
-        fds = array.array("i")
-        for _, _, payload in ancillary:
-            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
-        return json.loads(data), list(fds)
+    def _fork(self) -> tuple[int, socket.socket]:
+        """Return a child that waits for a job, and what to send it through."""
+        link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pid = os.fork()
+        if pid == 0:
+            link.close()
+            self.control.close()
+            self._child(theirs)
+        theirs.close()
+        return pid, link
 
-    def _child(self, request: dict[str, Any], fds: list[int]) -> None:
+    def _child(self, link: socket.socket) -> None:
         status = 70
         try:
-            self._place(dict(zip(request["fds"], fds, strict=True)))
             os.setsid()
+            runners.rehearse()
+            data, fds = receive(link)
+            request = json.loads(data)
+            self._place(dict(zip(request["fds"], fds, strict=True)))
             self._limit(request)
             gc.enable()
             body = channel.receive_body(CHANNEL)
@@ -138,8 +171,6 @@ class Zygote:
             (resource.RLIMIT_FSIZE, request["file_bytes"]),
             (resource.RLIMIT_NOFILE, request["num_files"]),
             (resource.RLIMIT_NPROC, request["num_processes"]),
-            (resource.RLIMIT_CORE, 0),
-            (resource.RLIMIT_MEMLOCK, 0),
         ):
             hard = resource.getrlimit(what)[1]
             value = value if hard == resource.RLIM_INFINITY else min(value, hard)
@@ -215,6 +246,16 @@ class Zygote:
             return False
         return True
 
+    def _oom_kills(self) -> int:
+        """Return how often the kernel has ended something in this control group for its memory, 0 where that can't be seen."""
+        for path in self.oom_counts:
+            try:
+                with open(path) as file:
+                    return int(dict(line.split() for line in file)["oom_kill"])
+            except (OSError, KeyError, ValueError):
+                pass
+        return 0
+
     @staticmethod
     def _empty(folder: str) -> None:
         for entry in os.listdir(folder):
@@ -228,17 +269,6 @@ class Zygote:
 def count_processes() -> int:
     """Return how many processes this sandbox has, 0 where that can't be seen; the kernel's own limit is there then (gVisor has none)."""
     return sum(name.isdigit() for name in os.listdir("/proc")) if os.path.isdir("/proc/self") else 0
-
-
-def oom_kills() -> int:
-    """Return how often the kernel has ended something in this control group for its memory, 0 where that can't be seen."""
-    for path in ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"):
-        try:
-            with open(path) as file:
-                return int(dict(line.split() for line in file)["oom_kill"])
-        except (OSError, KeyError, ValueError):
-            pass
-    return 0
 
 
 def drop_root(user: int) -> None:
@@ -259,11 +289,13 @@ def main(control_fd: int, setup: dict[str, Any]) -> None:
             signal.signal(number, signal.SIG_DFL)
     base = setup["filters"].pop("base", None)
     if base:
-        install_filter(bytes.fromhex(base))
+        install_filter(make_filter(base))
     LIBC.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     os.chdir(setup["home"])
     os.umask(0o077)
     sys.argv = ["answer.py"]
+    for what in (resource.RLIMIT_CORE, resource.RLIMIT_MEMLOCK):
+        resource.setrlimit(what, (0, 0))
     runners.warm_up()
     zygote = Zygote(socket.socket(fileno=control_fd), setup)
     zygote.control.send(b"ready")
