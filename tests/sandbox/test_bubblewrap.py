@@ -16,8 +16,8 @@ PROBLEMS = """
 from flywheel.config import SandboxConfig
 from flywheel.sandbox import seccomp
 from flywheel.sandbox.bubblewrap import Bubblewrap
-from flywheel.sandbox.inside.zygote import install_filter
-install_filter(seccomp.build("base"))
+from flywheel.sandbox.inside.zygote import install_filter, make_filter
+install_filter(make_filter(seccomp.build("base").hex()))
 print(*Bubblewrap(SandboxConfig()).problems(), sep="\\n")
 """
 

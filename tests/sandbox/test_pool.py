@@ -108,6 +108,18 @@ def test_nothing_of_a_job_is_ever_in_the_memory_that_the_next_child_is_forked_fr
                 assert needle not in memory.read(int(end, 16) - int(start, 16))
 
 
+def test_a_child_waits_for_its_job_alone_and_is_replaced_where_it_was_ended(pool: WarmPool) -> None:
+    with pool._checkout(2) as workers:
+        zygotes = [child for worker in workers for child in children(worker.pid)]
+        deadline = time.monotonic() + 20
+        while [len(children(zygote)) for zygote in zygotes] != [1, 1]:
+            assert time.monotonic() < deadline, "no child waits"
+        for zygote in zygotes:
+            os.kill(*children(zygote), signal.SIGKILL)
+    others = "import os\nfor pid in range(2, 50):\n    try:\n        os.kill(pid, 0)\n        print(pid == os.getpid())\n    except OSError: pass"
+    assert [run(pool, others).stdout for _ in range(4)] == [b"True\n"] * 4
+
+
 def test_a_killed_process_is_tried_alone_and_then_blamed(pool: WarmPool) -> None:
     result = run(pool, "import os\nos.kill(os.getpid(), 9)")
     assert result.kills_grader
