@@ -14,8 +14,6 @@ from typing import IO
 
 from flywheel.errors import SandboxError
 
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-
 
 def family(pid: int) -> list[int]:
     """Return a process and all its descendants that are alive."""
@@ -28,12 +26,20 @@ def family(pid: int) -> list[int]:
     return found
 
 
-def _private_pages(pid: int) -> int:
+def _held_bytes(pid: int) -> int:
+    """Return the memory of a process that is no file's: what it shares with others in proportion, where it shares any."""
     try:
-        _, resident, shared, *_ = Path(f"/proc/{pid}/statm").read_text().split()
-    except OSError:
+        status = _fields(Path(f"/proc/{pid}/status"))
+        shared = _fields(Path(f"/proc/{pid}/smaps_rollup"))["Pss_Shmem"] if status["RssShmem"] else 0
+    except (OSError, KeyError):  # it has just ended
         return 0
-    return int(resident) - int(shared)
+    return 1024 * (status["RssAnon"] + shared)
+
+
+def _fields(path: Path) -> dict[str, int]:
+    """Return the sizes in a file of the kernel's, in KiB."""
+    lines = (line.split() for line in path.read_text().splitlines())
+    return {line[0].rstrip(":"): int(line[1]) for line in lines if line[-1] == "kB"}
 
 
 def control_pair() -> tuple[socket.socket, socket.socket]:
@@ -77,8 +83,8 @@ class ProcessHandle:
         return self._process.pid
 
     def resident_bytes(self) -> int:
-        """Return the private memory of it and all its descendants."""
-        return PAGE_BYTES * sum(_private_pages(pid) for pid in family(self.pid))
+        """Return the memory of it and all its descendants."""
+        return sum(_held_bytes(pid) for pid in family(self.pid))
 
     def said(self) -> str:
         """Return the end of what it wrote to its log."""

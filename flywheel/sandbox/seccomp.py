@@ -71,6 +71,9 @@ DENIED: Mapping[str, tuple[int | None, int | None]] = {
     "fsmount": (432, 432),
     "fspick": (433, 433),
     "mount_setattr": (442, 442),
+    "open_tree_attr": (467, 467),
+    "statmount": (457, 457),
+    "listmount": (458, 458),
     "name_to_handle_at": (303, 264),
     "open_by_handle_at": (304, 265),
     # the machine
@@ -103,6 +106,14 @@ DENIED: Mapping[str, tuple[int | None, int | None]] = {
     "mbind": (237, 235),
     "set_mempolicy": (238, 237),
     "vmsplice": (278, 75),
+    "setxattr": (188, 5),
+    "lsetxattr": (189, 6),
+    "fsetxattr": (190, 7),
+    "setxattrat": (463, 463),
+    # what all processes of a user, or of the machine, share a number of
+    "io_setup": (206, 0),
+    "inotify_init": (253, None),
+    "inotify_init1": (294, 26),
 }
 # Denied as well to what the zygote forks, where the first argument is process 1: not every kernel protects that from its own namespace.
 SIGNALS: Mapping[str, tuple[int, int]] = {
@@ -112,8 +123,10 @@ SIGNALS: Mapping[str, tuple[int, int]] = {
     "rt_sigqueueinfo": (129, 138),
     "rt_tgsigqueueinfo": (297, 240),
 }
+# The same by a descriptor, which a filter can't tell apart.
+DENIED_TO_CHILDREN: Mapping[str, tuple[int | None, int | None]] = {"pidfd_send_signal": (424, 424)}
 # Denied as well to a judged process, which may start threads and nothing else; one that is no Python may become its program.
-DENIED_TO_PROGRAM: Mapping[str, tuple[int | None, int | None]] = {"fork": (57, None), "vfork": (58, None)}
+DENIED_TO_PROGRAM: Mapping[str, tuple[int | None, int | None]] = {**DENIED_TO_CHILDREN, "fork": (57, None), "vfork": (58, None)}
 DENIED_TO_ONE: Mapping[str, tuple[int | None, int | None]] = {**DENIED_TO_PROGRAM, "execve": (59, 221), "execveat": (322, 281)}
 CLONE = (56, 220)
 CLONE3 = (435, 435)
@@ -206,7 +219,7 @@ def build(kind: Kind, machine: str | None = None) -> bytes | None:
     if column == 0:  # the x32 interface has numbers of its own
         program.add(JUMP_GE, 0x40000000, 0, 1)
         program.add(RETURN, KILL)
-    table = {"base": DENIED, "many": {}, "one": DENIED_TO_ONE, "program": DENIED_TO_PROGRAM}[kind]
+    table = {"base": DENIED, "many": DENIED_TO_CHILDREN, "one": DENIED_TO_ONE, "program": DENIED_TO_PROGRAM}[kind]
     for numbers in table.values():
         number = numbers[column]
         if number is not None:

@@ -28,8 +28,8 @@ from flywheel.sandbox import ExecResult, Limits, WarmPool
 from flywheel.sandbox.judging import run_program
 from flywheel.sandbox.session import WorkerSandbox
 
-# Only what must end by its CPU time has little of it: a busy machine's slowest kernel is to decide nothing.
-LIMITS = Limits(cpu_s=20.0, idle_s=1.0, wall_s=10.0, memory_bytes=192 * 2**20, num_processes=32, output_bytes=10_000)
+# Only what must end by a limit on time has little of it: a busy machine's slowest kernel is to decide nothing.
+LIMITS = Limits(cpu_s=20.0, idle_s=10.0, wall_s=10.0, memory_bytes=192 * 2**20, num_processes=32, output_bytes=10_000)
 ENDS = {"ok", "error", "signal", "cpu", "wall", "memory", "output", "disk", "files", "processes", "kills_grader", "died"}
 REFUSED = """
 import os
@@ -169,15 +169,16 @@ def run(target: Target, host: Host, attack: dict[str, Any]) -> tuple[ExecResult 
         if platform.machine() != "x86_64":
             pytest.skip("numbers of x86-64")
         return target.program(SYSCALL.format(attack[kind])), ["ok", "signal"]
-    limits = dataclasses.replace(LIMITS, cpu_s=0.5) if "cpu" in attack.get("ends", []) else LIMITS
+    ends = attack.get("ends", [])
+    limits = dataclasses.replace(LIMITS, cpu_s=0.5 if "cpu" in ends else LIMITS.cpu_s, idle_s=1.0 if "wall" in ends else LIMITS.idle_s)
     source = attack[kind]
     for name, value in host.names.items():
         source = source.replace(name, value)
     if kind == "refused":
         return target.program(REFUSED.format(source)), ["ok"]
     if kind == "program":
-        return target.program(source, limits), attack["ends"]
-    return target.python(source, limits) if kind == "python" else target.command(["sh", "-c", source], limits), attack["ends"]
+        return target.program(source, limits), ends
+    return target.python(source, limits) if kind == "python" else target.command(["sh", "-c", source], limits), ends
 
 
 @pytest.mark.parametrize("attack", corpus())

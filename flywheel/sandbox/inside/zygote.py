@@ -33,6 +33,7 @@ SLICE_S = 0.1  # between looks at a running child
 BLIND_SLICE_S = 0.004  # the same, in a kernel (gVisor's) that can't wait for a child and for the host at once
 OWN_PROCESSES = 2  # the zygote and the relay
 OOM_COUNTS = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")
+MAX_NUM_FILES = 20_000  # in its folders: what the kernel keeps of a file counts towards no other limit
 IDLE_SHARE = 0.01  # a slice in which a child used less than this much of a CPU counts as idle
 LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -97,6 +98,7 @@ class Zygote:
         self.scratch: list[str] = [folder for folder in setup["scratch"] if os.access(folder, os.W_OK)]
         self.child_filters = {kind: make_filter(text) for kind, text in setup["filters"].items()}
         self.oom_counts = [path for path in OOM_COUNTS if os.path.exists(path)]
+        self.files_at_first = self._num_files()
 
     def serve(self) -> None:
         """Answer requests until the host is gone."""
@@ -207,6 +209,8 @@ class Zygote:
                     limit = "host"
                 elif self.isolated and request["processes"] and count_processes() > request["num_processes"] + OWN_PROCESSES:
                     limit = "processes"
+                elif self.isolated and self._num_files() > self.files_at_first + MAX_NUM_FILES:
+                    limit = "disk"
                 elif cpu >= request["cpu_s"]:
                     limit = "cpu"
                 elif idle >= request["idle_s"] or last - started >= request["wall_s"]:
@@ -245,6 +249,11 @@ class Zygote:
         except (OSError, RecursionError):
             return False
         return True
+
+    def _num_files(self) -> int:
+        """Return how many files its folders hold, as far as their file systems count them."""
+        counts = map(os.statvfs, self.scratch)
+        return sum(count.f_files - count.f_ffree for count in counts)
 
     def _oom_kills(self) -> int:
         """Return how often the kernel has ended something in this control group for its memory, 0 where that can't be seen."""
