@@ -21,6 +21,16 @@ def nonce():
     return frame.f_locals['body']['nonce']
 """
 
+# Gives an answer the local names of whoever calls it.
+FRAMES = """
+import sys
+def frames():
+    frame = sys._getframe()
+    while frame:
+        yield frame.f_locals
+        frame = frame.f_back
+"""
+
 # Answers that must score on neither the call tests nor the assert tests.
 ANSWERS = {
     "exit_0_at_import": "import sys\nsys.exit(0)",
@@ -171,6 +181,31 @@ ANSWERS = {
     "hidden_destructor": "import os\nclass D:\n    def __del__(s):\n        os._exit(0)\nd = D()\ndef f(xs):\n    global d\n    d = None\n    return xs",
     "right_once": "n = 0\ndef f(xs):\n    global n\n    n += 1\n    return sorted(xs) if n == 1 else xs",
     "code_that_is_not_code": "def f(xs):\n    return sorted(xs)\n\x00",
+    # the harness's own frames and objects
+    "forgets_the_other_calls": FRAMES + "def f(xs):\n    for found in frames():\n        if isinstance(found.get('requests'), list):\n            found['requests'].clear()\n    return xs",
+    "makes_every_call_the_public_one": FRAMES + "def f(xs):\n    for found in frames():\n        if isinstance(found.get('requests'), list):\n            found['requests'][:] = ['[[[2, 1]], {}]'] * 3\n    return [1, 2]",
+    "jumps_over_the_harness": (
+        "import sys\ndef jump(frame, event, arg):\n    if event == 'line' and frame.f_code.co_name in ('run_calls', '_call', '_serve', 'encode'):\n        try:\n"
+        "            frame.f_lineno += 1\n        except ValueError:\n            pass\n    return jump\n"
+        "def f(xs):\n    sys.settrace(jump)\n    frame = sys._getframe()\n    while frame:\n        frame.f_trace = jump\n        frame = frame.f_back\n    return xs"
+    ),
+    "raises_the_real_error_of_the_harness": FRAMES + "def f(xs):\n    frame = sys._getframe()\n    while 'PeerGoneError' not in frame.f_globals:\n        frame = frame.f_back\n        if frame is None:\n            raise SystemExit(0)\n    raise frame.f_globals['PeerGoneError']",
+    "raises_the_real_refusal_of_a_test": "import gc\ndef f(xs):\n    for o in gc.get_objects():\n        if isinstance(o, type) and o.__name__ == 'Unfit':\n            raise o('x')\n    return xs",
+    "swaps_the_calling_code": FRAMES + "def f(xs):\n    frame = sys._getframe().f_back\n    while frame:\n        for name, value in list(frame.f_globals.items()):\n            if name in ('_call', '_serve', '_failure', 'plain'):\n                frame.f_globals[name] = lambda *a, **k: ('passed', None)\n        frame = frame.f_back\n    return xs",
+    "leaves_in_a_thread": "import os, threading\nthreading.Timer(0.02, os._exit, (0,)).start()\ndef f(xs):\n    import time\n    time.sleep(0.05)\n    return sorted(xs)",
+    # what it returns
+    "a_list_that_iterates_otherwise": "class L(list):\n    def __iter__(s):\n        return iter(sorted(list.copy(s)))\n    __len__ = lambda s: 3\n    __getitem__ = lambda s, i: sorted(list.copy(s))[i]\ndef f(xs):\n    return L(xs)",
+    "a_mapping_with_other_items": "class D(dict):\n    items = lambda s: [(1, 2)]\n    keys = lambda s: [1]\ndef f(xs):\n    return D.fromkeys(xs)",
+    "bytes_that_read_otherwise": "class B(bytes):\n    hex = lambda s: '[1, 2]'\n    __eq__ = lambda s, o: True\n    __hash__ = bytes.__hash__\ndef f(xs):\n    return B(sorted(xs))",
+    "a_deque": "from collections import deque\ndef f(xs):\n    return deque(sorted(xs))",
+    "an_array": "from array import array\ndef f(xs):\n    return array('q', sorted(xs))",
+    "a_class_for_a_function": "class M(type):\n    def __call__(c, xs):\n        return c\n    def __eq__(c, o):\n        return True\n    __hash__ = type.__hash__\nclass f(metaclass=M):\n    pass",
+    # what it raises
+    "an_error_whose_type_has_no_name": "class M(type):\n    __name__ = property(lambda c: 5)\nclass E(Exception, metaclass=M):\n    pass\ndef f(xs):\n    raise E",
+    "an_error_that_is_shown_for_ever": "class E(Exception):\n    def __str__(s):\n        while True:\n            pass\ndef f(xs):\n    raise E",
+    "an_error_with_a_long_past": "def f(xs):\n    error = None\n    for _ in range(20000):\n        new = ValueError()\n        new.__context__ = error\n        error = new\n    raise error",
+    "an_error_with_notes": "def f(xs):\n    error = ValueError()\n    error.__notes__ = 5\n    error.__traceback__ = None\n    raise error",
+    "another_grammar": "from __future__ import barry_as_FLUFL\ndef f(xs):\n    return xs if 1 <> 2 else sorted(xs)",
 }
 
 # Answers that find the channel or the nonce and write frames of their own: caught, and named.
@@ -199,6 +234,8 @@ TAMPERING = {
     "says_that_a_program_is_missing": SAY + "say(nonce(), 0, 'no_program', 'python')\nos._exit(127)",
     "says_that_it_passed": SAY + "say(nonce(), 0, 'passed', None)\nos._exit(0)",
     "says_that_the_test_is_unfit": SAY + "say(nonce(), 0, 'unfit', {'type': '', 'text': 'x'})\nos._exit(0)",
+    "by_the_harness_own_sender": "import gc\ndef f(xs):\n    for o in gc.get_objects():\n        if type(o).__name__ == 'Sender':\n            o('value', [1, 2])\n    return xs\nimport sys\nframe = sys._getframe()\nwhile 'send' not in frame.f_locals:\n    frame = frame.f_back\nsend = frame.f_locals['send']\nsend('value', [1, 2])",
+    "ends_by_the_harness_own_sender": "import os, sys\nframe = sys._getframe()\nwhile 'send' not in frame.f_locals:\n    frame = frame.f_back\nfor kind in ('loaded', 'value', 'end', 'end'):\n    frame.f_locals['send'](kind)\nos._exit(0)",
     "wrong_nonce": SAY + "say('0' * 16, 0, 'value', [1, 2])\nos._exit(0)",
     "wrong_number": SAY + "say(nonce(), 7, 'value', [1, 2])\nos._exit(0)",
     "number_of_another_type": SAY + "say(nonce(), False, 'value', [1, 2])\nos._exit(0)",
@@ -230,6 +267,11 @@ BREAKS = {
     "a_reply_as_large_as_allowed": "def f(xs):\n    return 'x' * 7900000",
     "a_reply_that_is_too_large": "def f(xs):\n    return 'x' * 9000000",
     "sends_descriptors": "import socket\ndef f(xs):\n    socket.send_fds(socket.socket(fileno=4), [b'\\0\\0'], [0, 1, 2])\n    raise SystemExit(0)",
+    "an_error_that_ends_the_tests": SAY + "def f(xs):\n    os.write(4, packed('', 1, 'error', {'type': '', 'text': '', 'bases': ['SystemExit', 'GeneratorExit'], 'args': [0]}))\n    os._exit(0)",
+    "an_error_made_of_anything": SAY + "def f(xs):\n    os.write(4, packed('', 1, 'error', {'bases': ['print', 'type', 'object', 'ExceptionGroup', 'UnicodeDecodeError'], 'args': [{'d': []}]}))\n    os._exit(0)",
+    "a_byte_out_of_band": "import socket\ndef f(xs):\n    socket.socket(fileno=4).send(b'x', socket.MSG_OOB)\n    return xs",
+    "a_socket_that_does_not_wait": "import os\ndef f(xs):\n    os.set_blocking(4, False)\n    return sorted(xs)",
+    "reads_the_next_request": "import os\ndef f(xs):\n    os.set_blocking(4, False)\n    try:\n        return os.read(4, 1000).decode()\n    except BlockingIOError:\n        return xs",
     "stops_itself": "import os, signal\ndef f(xs):\n    os.kill(os.getpid(), signal.SIGSTOP)",
 }
 
@@ -270,5 +312,11 @@ PROGRAM_HACKS = {
     "a_child_prints": "import os\nn = int(input())\nif os.fork() == 0:\n    print(n * 2)",
     "another_program_prints": "import os\nos.execv('/bin/echo', ['echo', '4'])",
     "prints_to_the_grader": "import os\nos.write(3, b'4\\n')",
+    "changes_its_input": "import os\nn = os.read(0, 100)\nos.ftruncate(0, 0) if n == b'2\\n' else None\nprint(4)",
+    "prints_a_form_feed": "print('4\x0c')\nprint('\x1c\x85')",
+    "prints_at_the_start_of_its_output": "import os\nprint(0, flush=True)\ntry:\n    os.pwrite(1, b'4', 0)\nexcept OSError:\n    os.write(1, b'4')",
+    "sends_its_output_to_the_grader": SAY + "say(nonce(), 0, 'value', '4')\nprint(4)",
+    "an_output_that_never_flushes": "import os, sys\nclass Out:\n    write = lambda s, text: os.write(1, b'4')\n    flush = lambda s: os._exit(0)\nsys.stdout = Out()\nprint(int(input()) * 2)",
+    "leaves_with_256": "import os\nprint(4, flush=True)\nos._exit(256)",
     "remembers_last_run": "import os\nn = len(os.listdir('/tmp'))\nopen(f'/tmp/{n}', 'w')\nprint([4, 10][n] if n < 2 else 0)",
 }
