@@ -9,6 +9,7 @@ process, the workers and their children (of a container, without its daemon).
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import statistics
 import subprocess
@@ -38,11 +39,12 @@ class Timing:
 
 
 def cpu_seconds(workers: Sequence[int]) -> float:
-    """Return the CPU time so far of this process, of what it has waited for, and of the workers and what those have waited for."""
+    """Return the CPU time so far of this process and of the workers, with all that they have started."""
     ticks = 0
-    for pid in workers:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += sum(map(int, fields[11:15]))
+    for pid in (pid for worker in workers for pid in family(worker)):
+        with contextlib.suppress(OSError):  # a child that has just ended, and counts towards its parent
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += sum(map(int, fields[11:15]))
     return sum(os.times()[:4]) + ticks / os.sysconf("SC_CLK_TCK")
 
 
@@ -113,7 +115,7 @@ def main() -> None:
         started = time.perf_counter()
         with pool._checkout(pool.capacity) as workers:
             took = time.perf_counter() - started
-            pids = [pid for worker in workers for pid in family(worker.pid)]
+            pids = [worker.pid for worker in workers]
         print(f"{told.backend} {told.runtime or ''}: {pool.capacity} workers warm after {took:.2f} s; {os.cpu_count()} CPUs")
         print(f"MiB of each idle sandbox: {memory(pool)}")
         for in_flight in IN_FLIGHT:

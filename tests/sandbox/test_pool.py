@@ -116,7 +116,15 @@ def test_a_child_waits_for_its_job_alone_and_is_replaced_where_it_was_ended(pool
             assert time.monotonic() < deadline, "no child waits"
         for zygote in zygotes:
             os.kill(*children(zygote), signal.SIGKILL)
-    others = "import os\nfor pid in range(2, 50):\n    try:\n        os.kill(pid, 0)\n        print(pid == os.getpid())\n    except OSError: pass"
+    others = """
+        import os
+        for pid in range(2, 50):
+            try:
+                os.kill(pid, 0)
+                print(pid == os.getpid())
+            except OSError:
+                pass
+        """
     assert [run(pool, others).stdout for _ in range(4)] == [b"True\n"] * 4
 
 

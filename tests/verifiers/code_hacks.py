@@ -182,16 +182,20 @@ ANSWERS = {
     "right_once": "n = 0\ndef f(xs):\n    global n\n    n += 1\n    return sorted(xs) if n == 1 else xs",
     "code_that_is_not_code": "def f(xs):\n    return sorted(xs)\n\x00",
     # the harness's own frames and objects
-    "forgets_the_other_calls": FRAMES + "def f(xs):\n    for found in frames():\n        if isinstance(found.get('requests'), list):\n            found['requests'].clear()\n    return xs",
-    "makes_every_call_the_public_one": FRAMES + "def f(xs):\n    for found in frames():\n        if isinstance(found.get('requests'), list):\n            found['requests'][:] = ['[[[2, 1]], {}]'] * 3\n    return [1, 2]",
+    "forgets_the_other_calls": FRAMES
+    + "def f(xs):\n    for found in frames():\n        if isinstance(found.get('requests'), list):\n            found['requests'].clear()\n    return xs",
+    "makes_every_call_the_public_one": FRAMES
+    + "def f(xs):\n    for found in frames():\n        if isinstance(found.get('requests'), list):\n            found['requests'][:] = ['[[[2, 1]], {}]'] * 3\n    return [1, 2]",
     "jumps_over_the_harness": (
         "import sys\ndef jump(frame, event, arg):\n    if event == 'line' and frame.f_code.co_name in ('run_calls', '_call', '_serve', 'encode'):\n        try:\n"
         "            frame.f_lineno += 1\n        except ValueError:\n            pass\n    return jump\n"
         "def f(xs):\n    sys.settrace(jump)\n    frame = sys._getframe()\n    while frame:\n        frame.f_trace = jump\n        frame = frame.f_back\n    return xs"
     ),
-    "raises_the_real_error_of_the_harness": FRAMES + "def f(xs):\n    frame = sys._getframe()\n    while 'PeerGoneError' not in frame.f_globals:\n        frame = frame.f_back\n        if frame is None:\n            raise SystemExit(0)\n    raise frame.f_globals['PeerGoneError']",
+    "raises_the_real_error_of_the_harness": FRAMES
+    + "def f(xs):\n    frame = sys._getframe()\n    while 'PeerGoneError' not in frame.f_globals:\n        frame = frame.f_back\n        if frame is None:\n            raise SystemExit(0)\n    raise frame.f_globals['PeerGoneError']",
     "raises_the_real_refusal_of_a_test": "import gc\ndef f(xs):\n    for o in gc.get_objects():\n        if isinstance(o, type) and o.__name__ == 'Unfit':\n            raise o('x')\n    return xs",
-    "swaps_the_calling_code": FRAMES + "def f(xs):\n    frame = sys._getframe().f_back\n    while frame:\n        for name, value in list(frame.f_globals.items()):\n            if name in ('_call', '_serve', '_failure', 'plain'):\n                frame.f_globals[name] = lambda *a, **k: ('passed', None)\n        frame = frame.f_back\n    return xs",
+    "swaps_the_calling_code": FRAMES
+    + "def f(xs):\n    frame = sys._getframe().f_back\n    while frame:\n        for name, value in list(frame.f_globals.items()):\n            if name in ('_call', '_serve', '_failure', 'plain'):\n                frame.f_globals[name] = lambda *a, **k: ('passed', None)\n        frame = frame.f_back\n    return xs",
     "leaves_in_a_thread": "import os, threading\nthreading.Timer(0.02, os._exit, (0,)).start()\ndef f(xs):\n    import time\n    time.sleep(0.05)\n    return sorted(xs)",
     # what it returns
     "a_list_that_iterates_otherwise": "class L(list):\n    def __iter__(s):\n        return iter(sorted(list.copy(s)))\n    __len__ = lambda s: 3\n    __getitem__ = lambda s, i: sorted(list.copy(s))[i]\ndef f(xs):\n    return L(xs)",
@@ -267,8 +271,10 @@ BREAKS = {
     "a_reply_as_large_as_allowed": "def f(xs):\n    return 'x' * 7900000",
     "a_reply_that_is_too_large": "def f(xs):\n    return 'x' * 9000000",
     "sends_descriptors": "import socket\ndef f(xs):\n    socket.send_fds(socket.socket(fileno=4), [b'\\0\\0'], [0, 1, 2])\n    raise SystemExit(0)",
-    "an_error_that_ends_the_tests": SAY + "def f(xs):\n    os.write(4, packed('', 1, 'error', {'type': '', 'text': '', 'bases': ['SystemExit', 'GeneratorExit'], 'args': [0]}))\n    os._exit(0)",
-    "an_error_made_of_anything": SAY + "def f(xs):\n    os.write(4, packed('', 1, 'error', {'bases': ['print', 'type', 'object', 'ExceptionGroup', 'UnicodeDecodeError'], 'args': [{'d': []}]}))\n    os._exit(0)",
+    "an_error_that_ends_the_tests": SAY
+    + "def f(xs):\n    os.write(4, packed('', 1, 'error', {'type': '', 'text': '', 'bases': ['SystemExit', 'GeneratorExit'], 'args': [0]}))\n    os._exit(0)",
+    "an_error_made_of_anything": SAY
+    + "def f(xs):\n    os.write(4, packed('', 1, 'error', {'bases': ['print', 'type', 'object', 'ExceptionGroup', 'UnicodeDecodeError'], 'args': [{'d': []}]}))\n    os._exit(0)",
     "a_byte_out_of_band": "import socket\ndef f(xs):\n    socket.socket(fileno=4).send(b'x', socket.MSG_OOB)\n    return xs",
     "a_socket_that_does_not_wait": "import os\ndef f(xs):\n    os.set_blocking(4, False)\n    return sorted(xs)",
     "reads_the_next_request": "import os\ndef f(xs):\n    os.set_blocking(4, False)\n    try:\n        return os.read(4, 1000).decode()\n    except BlockingIOError:\n        return xs",
