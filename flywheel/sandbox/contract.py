@@ -49,10 +49,12 @@ print(json.dumps(pids), flush=True)
 busy.join()
 """
 HERD = """
-import os, time
+import mmap, os, time
 for _ in range(8):
     if os.fork() == 0:
-        x = b"x" * (SHARE << 20)
+        x = mmap.mmap(-1, SHARE << 20)
+        for _ in range(SHARE):
+            x.write(bytes(1 << 20))
         time.sleep(60)
         os._exit(0)
 os.wait()

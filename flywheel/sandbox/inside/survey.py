@@ -31,6 +31,10 @@ CALLS = {
     "shmget": (29, 194),
     "kexec_load": (246, 104),
     "personality": (135, 92),
+    "setxattr": (188, 5),
+    "io_setup": (206, 0),
+    "inotify_init1": (294, 26),
+    "listmount": (458, 458),
 }
 FAMILIES = {"AF_NETLINK": 16, "AF_PACKET": 17, "AF_ALG": 38, "AF_VSOCK": 40, "AF_BLUETOOTH": 31, "AF_XDP": 44}
 
