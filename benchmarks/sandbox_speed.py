@@ -9,7 +9,6 @@ process, the workers and their children (of a container, without its daemon).
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import statistics
 import subprocess
@@ -24,6 +23,7 @@ from flywheel.config import SandboxConfig
 from flywheel.sandbox import WarmPool, bootstrap, bubblewrap
 from flywheel.sandbox.judging import run_program
 from flywheel.sandbox.process import family
+from flywheel.sandbox.worker import Worker
 
 IN_FLIGHT = (1, 2, 4, 8, 16, 32, 64)
 PROGRAM = "import time\nend = time.perf_counter() + 0.001\nwhile time.perf_counter() < end: pass\nprint('ok')"
@@ -38,17 +38,12 @@ class Timing:
     cpu_s: float
 
 
-def cpu_seconds(workers: Sequence[int]) -> float:
+def cpu_seconds(workers: Sequence[Worker]) -> float:
     """Return the CPU time so far of this process and of the workers, with all that they have started."""
-    ticks = 0
-    for pid in (pid for worker in workers for pid in family(worker)):
-        with contextlib.suppress(OSError):  # a child that has just ended, and counts towards its parent
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            ticks += sum(map(int, fields[11:15]))
-    return sum(os.times()[:4]) + ticks / os.sysconf("SC_CLK_TCK")
+    return sum(os.times()[:4]) + sum(worker.cpu_s() for worker in workers)
 
 
-def measure(work: Callable[[], object], count: int, in_flight: int, workers: Sequence[int]) -> Timing:
+def measure(work: Callable[[], object], count: int, in_flight: int, workers: Sequence[Worker]) -> Timing:
     """Run `work` so many times, so many at once."""
 
     def timed(_: int) -> float:
@@ -115,12 +110,11 @@ def main() -> None:
         started = time.perf_counter()
         with pool._checkout(pool.capacity) as workers:
             took = time.perf_counter() - started
-            pids = [worker.pid for worker in workers]
         print(f"{told.backend} {told.runtime or ''}: {pool.capacity} workers warm after {took:.2f} s; {os.cpu_count()} CPUs")
         print(f"MiB of each idle sandbox: {memory(pool)}")
         for in_flight in IN_FLIGHT:
             count = max(told.executions, 2 * in_flight)
-            rounds = [{name: measure(work, count, in_flight, pids) for name, work in kinds.items()} for _ in range(told.rounds)]
+            rounds = [{name: measure(work, count, in_flight, workers) for name, work in kinds.items()} for _ in range(told.rounds)]
             for name in kinds:
                 ratios = sorted(turns["warm pool"].rate / turns[name].rate for turns in rounds)
                 versus = (

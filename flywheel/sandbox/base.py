@@ -130,6 +130,10 @@ class Handle(Protocol):
         """Return the memory that everything in it holds now, or 0 where something else limits the whole of it."""
         ...
 
+    def cpu_s(self) -> float:
+        """Return the CPU time that everything in it has used so far, or 0 where its backend can't tell."""
+        ...
+
     def said(self) -> str:
         """Return the end of what it wrote to its log."""
         ...

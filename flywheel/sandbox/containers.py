@@ -104,6 +104,10 @@ class _Container:
         """Return 0: the container's control group limits the whole of it."""
         return 0
 
+    def cpu_s(self) -> float:
+        """Return 0: a daemon may be far away, and says how busy a container is rather than how busy it was."""
+        return 0.0
+
     def said(self) -> str:
         """Return the relay's complaints and the container's last state."""
         if self._carrier is not None:

@@ -36,6 +36,14 @@ def _held_bytes(pid: int) -> int:
     return 1024 * (status["RssAnon"] + shared)
 
 
+def _cpu_ticks(pid: int) -> int:
+    """Return what a process has used, and those of its children that it has waited for."""
+    try:
+        return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]))
+    except OSError:  # it has just ended
+        return 0
+
+
 def _fields(path: Path) -> dict[str, int]:
     """Return the sizes in a file of the kernel's, in KiB."""
     lines = (line.split() for line in path.read_text().splitlines())
@@ -85,6 +93,10 @@ class ProcessHandle:
     def resident_bytes(self) -> int:
         """Return the memory of it and all its descendants."""
         return sum(_held_bytes(pid) for pid in family(self.pid))
+
+    def cpu_s(self) -> float:
+        """Return the CPU time of it and all its descendants, those that are gone included."""
+        return sum(_cpu_ticks(pid) for pid in family(self.pid)) / os.sysconf("SC_CLK_TCK")
 
     def said(self) -> str:
         """Return the end of what it wrote to its log."""

@@ -74,6 +74,10 @@ class Worker:
         """Return the memory that everything in the sandbox holds, or 0 where its backend limits that."""
         return self._started.handle.resident_bytes()
 
+    def cpu_s(self) -> float:
+        """Return the CPU time that everything in the sandbox has used so far, or 0 where its backend can't tell."""
+        return self._started.handle.cpu_s()
+
     @property
     def pid(self) -> int:
         """The host's id of the sandbox's outermost process."""
@@ -94,6 +98,7 @@ class Execution:
         self.report: dict[str, Any] | None = None
         self.deadline = time.monotonic() + job.limits.wall_s + REPORT_GRACE_S
         self._next_look = 0.0
+        self._cpu_at_first = worker.cpu_s() if job.kind == "exec" else 0.0
         self._limit: LimitHit | None = None
         self._killed = False
         body = json.dumps({"kind": job.kind, **job.body}).encode()
@@ -202,11 +207,13 @@ class Execution:
         return True
 
     def watch(self) -> None:
-        """End a command whose processes hold more memory together than its limit; each one's own is limited by the kernel."""
+        """End a command whose processes use more together than its limits; each one's own is limited by the kernel."""
         if self.job.kind == "exec" and time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + WATCH_S
             if self.worker.resident_bytes() > self.job.limits.memory_bytes:
                 self.kill("memory")
+            elif self.worker.cpu_s() - self._cpu_at_first > self.job.limits.cpu_s:
+                self.kill("cpu")
 
     def kill(self, limit: LimitHit | None = None) -> None:
         """Have the child killed; its report still comes."""
