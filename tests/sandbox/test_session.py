@@ -59,6 +59,8 @@ def test_limits_of_commands() -> None:
     async def work(session: Session) -> None:
         limits = Limits(cpu_s=0.3, output_bytes=1000, num_processes=8)
         assert (await session.exec(["sh", "-c", "while :; do :; done"], limits=limits)).limit == "cpu"
+        behind = ["sh", "-c", "for i in 1 2 3; do (while :; do :; done) & done; wait"]
+        assert (await session.exec(behind, limits=limits)).limit == "cpu"
         assert (await session.exec(["yes"], limits=limits)).limit == "output"
         assert (await session.exec(["sleep", "60"], limits=Limits(wall_s=0.1))).limit == "wall"
         bomb = await session.exec(["sh", "-c", "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 1 & done; echo all"], limits=limits)
