@@ -122,9 +122,7 @@ def stopped(result: ExecResult) -> TestResult:
             "processes": "processes",
         }
         return TestResult(kind="limit", error=f"{names[result.limit]} limit")
-    if result.exit_code in (-signal.SIGABRT, -signal.SIGTRAP) and b"out of memory" in result.stderr.lower().replace(
-        b" oom ", b" out of memory "
-    ):
+    if result.exit_code in (-signal.SIGABRT, -signal.SIGTRAP) and V8_OUT_OF_MEMORY.search(result.stderr):
         return TestResult(kind="limit", error="memory limit")  # how V8 ends
     if result.exit_code < 0:
         return TestResult(kind="exited", error=f"killed by signal {-result.exit_code}")
