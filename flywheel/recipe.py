@@ -43,7 +43,7 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     try:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
-        problems += [_explain(e, data) for e in error.errors()]
+        problems += map(_explain, error.errors())
         raise ConfigError(*problems) from None
     if problems:
         raise ConfigError(*problems)
@@ -60,7 +60,30 @@ def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(*(_explain(e, data) for e in error.errors())) from None
+        raise ConfigError(*map(_explain, error.errors())) from None
+
+
+def load_section(name: str, overrides: Sequence[str]) -> Any:
+    """Return one section of a recipe, for a command that takes no recipe: its defaults, with ``--NAME.key value`` words applied.
+
+    Raises:
+        ConfigError: everything that is wrong with it.
+    """
+    data: dict[str, Any] = {name: {}}
+    problems: list[str] = []
+    for key, value in _pairs(overrides, problems):
+        if not key.startswith(f"{name}."):
+            problems.append(f"unknown option --{key}: expected --{name}.key value")
+        else:
+            _set(data, key.split("."), value, problems)
+    section: Any = Recipe.model_fields[name].annotation
+    try:
+        made = section.model_validate(data[name])
+    except ValidationError as error:
+        problems += (_explain({**e, "loc": (name, *e["loc"])}) for e in error.errors())
+    if problems:
+        raise ConfigError(*problems)
+    return made
 
 
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -150,7 +173,7 @@ def _set(data: dict[str, Any], path: list[str], value: Any, problems: list[str])
     data[path[-1]] = value
 
 
-def _explain(error: Any, data: Mapping[str, Any]) -> str:
+def _explain(error: Any) -> str:
     path = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         return f"unknown key {path!r}: {closest(str(error['loc'][-1]), _keys_at(error['loc'][:-1]))}"

@@ -51,6 +51,16 @@ def to_json(record: Any) -> str:
     return json.dumps(record, ensure_ascii=False, separators=(",", ":"), default=_plain)
 
 
+# Fields of a task record, the types that each may have, and those types' name in JSON.
+_FIELD_TYPES: tuple[tuple[tuple[str, ...], Any, str], ...] = (
+    (("env", "family", "prompt", "operator"), str, "a string"),
+    (("payload", "params"), Mapping, "an object"),
+    (("seed",), int, "a whole number"),
+    (("id", "source_id"), str | int | None, "a string"),
+    (("parent_id",), str | None, "a string or null"),
+)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Task:
     """One thing to do. Make new ones with `Task.create`, which computes the id.
@@ -91,12 +101,16 @@ class Task:
             ValueError: a field is missing, unknown or of the wrong type.
         """
         known = {f.name for f in dataclasses.fields(Task)}
-        unknown, missing = set(data) - known, {"env", "prompt", "payload"} - set(data)
-        if unknown or missing:
-            raise ValueError(f"task record: unknown fields {sorted(unknown)}, missing fields {sorted(missing)}")
-        for name, kind in {"env": str, "family": str, "prompt": str, "payload": Mapping, "params": Mapping, "seed": int}.items():
-            if name in data and (not isinstance(data[name], kind) or isinstance(data[name], bool)):
-                raise ValueError(f"task record: {name} is {data[name]!r}, expected {kind.__name__.lower()}")
+        odd = {"unknown": set(data) - known, "missing": {"env", "prompt", "payload"} - set(data)}
+        if any(odd.values()):
+            raise ValueError(f"task record: {', '.join(f'{what} fields {sorted(names)}' for what, names in odd.items() if names)}")
+        for names, kinds, expected in _FIELD_TYPES:
+            for name in names:
+                if name in data and (not isinstance(data[name], kinds) or isinstance(data[name], bool)):
+                    raise ValueError(f"task record: {name} is {data[name]!r}, expected {expected}")
+        for name, value in data.get("params", {}).items():
+            if not isinstance(value, int | float | str):
+                raise ValueError(f"task record: params.{name} is {value!r}, expected a number or a string")
         for name, choices in {"split": get_args(Split), "tier": get_args(Tier)}.items():
             if name in data and data[name] not in choices:
                 raise ValueError(f"task record: {name} is {data[name]!r}, expected one of {', '.join(choices)}")

@@ -2,7 +2,8 @@
 
 Reads ``{"task": {…}, "answer": "…"}`` a line on standard input and writes a verdict a line on standard output, in order and as
 soon as it can; ``answer`` may be null. A malformed line gives ``{"error": …, "line": N}`` (N from 1) for that line and the run
-goes on; the exit status is then 1. An ``infra_error`` is a verdict, not an error.
+goes on; the exit status is then 1. An ``infra_error`` is a verdict, not an error. ``--sandbox.key value`` says where code is judged
+and within what limits, as in a recipe: ``--sandbox.backend docker``, ``--sandbox.cpu_s 60``.
 
 Nothing but verdicts is written to standard output, and no sandbox inherits standard input: lines hold hidden tests.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import codecs
 import contextlib
 import inspect
 import json
@@ -25,9 +27,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NoReturn
 
+from flywheel import sandbox
 from flywheel.contracts import Verifier
 from flywheel.errors import ConfigError
 from flywheel.judge import judge_many
+from flywheel.recipe import load_section, split_overrides
 from flywheel.registry import resolve
 from flywheel.types import Task, Trajectory, Verdict, to_json
 
@@ -177,8 +181,10 @@ def parse_line(line: bytes | None) -> tuple[Task, str | None]:
 
 
 def read_lines(source: BinaryIO) -> Iterator[bytes | None]:
-    """Yield the lines of a stream without their ends; None stands for one of more than `MAX_LINE_BYTES`."""
+    """Yield the lines of a stream without their ends and its byte order mark; None stands for one of more than `MAX_LINE_BYTES`."""
+    mark = codecs.BOM_UTF8
     while line := source.readline(MAX_LINE_BYTES + 1):
+        line, mark = line.removeprefix(mark), b""
         if len(line) <= MAX_LINE_BYTES or line.endswith(b"\n"):
             yield line.removesuffix(b"\n")
             continue
@@ -281,11 +287,21 @@ class _Desk:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status: 0, 1 where a line was malformed, 130 after Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="python -m flywheel.verify", description=__doc__.split("\n\n")[1] if __doc__ else None)
+    """Run the command and return its exit status: 0, 1 where a line was malformed, 2 for bad arguments, 130 after Ctrl-C."""
+    about = __doc__.split("\n\n")[1] if __doc__ else None
+    parser = argparse.ArgumentParser(prog="python -m flywheel.verify", description=about, allow_abbrev=False)
     parser.add_argument("--workers", type=_positive, default=len(os.sched_getaffinity(0)), help="verdicts at once (default: CPU cores)")
     parser.add_argument("--partial-credit", action="store_true", help="reward what is partly right, up to 0.5")
-    args = parser.parse_args(argv)
+    own, overrides = split_overrides(sys.argv[1:] if argv is None else argv)
+    args = parser.parse_args(own)
+    try:
+        config = load_section("sandbox", overrides)
+        resolve("sandbox", config.backend)
+        sandbox.configure(config)
+    except ConfigError as error:
+        for problem in error.problems:
+            print(f"error: {problem}", file=sys.stderr)
+        return 2
     source, sink = _private_streams()
     bench = Bench(partial_credit=args.partial_credit)
     try:
@@ -337,10 +353,9 @@ def _finite(text: str) -> float:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"got {value}, expected at least 1")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number of at least 1")
+    return int(text)
 
 
 def _encode(text: str) -> bytes:

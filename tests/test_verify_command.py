@@ -157,6 +157,10 @@ def test_lines_at_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(read_lines(source)) == [b"abcd", None, b"", None, b"ab"]
 
 
+def test_a_files_byte_order_mark_is_no_part_of_its_first_line() -> None:
+    assert list(read_lines(io.BytesIO(b"\xef\xbb\xbfa\n\xef\xbb\xbfb\n"))) == [b"a", b"\xef\xbb\xbfb"]
+
+
 def test_no_answer_breaks_a_line_or_its_encoding() -> None:
     ((reply,), _) = judged(record(answer="é\ud800\u2028\x85\n"))
     assert reply["evidence"] == "got é\ud800\u2028\x85\n"
@@ -173,6 +177,28 @@ def test_the_command_writes_verdicts_and_nothing_else() -> None:
     assert done.returncode == 1
     assert done.stderr == b"chatter on standard output\n"
     assert command(GOOD.encode()).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--sandbox.cpu", "5"], "did you mean 'cpu_s'?"),
+        (["--sandbox.cpu_s", "soon", "--sandbox.backend", "bublewrap"], "sandbox.cpu_s: Input should be a valid number"),
+        (["--sandbox.backend=bublewrap"], "did you mean 'bubblewrap'?"),
+        (["--rollout.group_size", "2"], "unknown option --rollout.group_size: expected --sandbox.key value"),
+    ],
+)
+def test_bad_options_are_said_at_once(words: list[str], why: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify.main(words) == 2
+    assert why in capsys.readouterr().err
+
+
+def test_the_sandbox_takes_the_options_limits() -> None:
+    code = {"entry_point": "f", "hidden_tests": [{"kind": "call", "args": [], "expected": 0}]}
+    source = "def f():\n    return len(bytearray(300 * 2**20)) % 2\n"
+    line = json.dumps({"task": {"env": "code", "prompt": "p", "payload": code}, "answer": source}).encode()
+    found = [json.loads(command(line, *words).stdout)["outcome"] for words in ([], ["--sandbox.memory_mb", "128"])]
+    assert found == ["solved", "failed"]
 
 
 def test_the_real_environments_are_judged() -> None:

@@ -43,7 +43,7 @@ BAD = [
     (code(DOUBLE, {**CALL, "kind": "cal"}), "code payload: hidden_tests[0] has the kind 'cal'"),
     (code(None), "code payload: it has no tests at all"),
     (code(DOUBLE, CALL, difficulty=3), "task record: unknown fields ['difficulty']"),
-    (code(DOUBLE, CALL, seed="x"), "task record: seed is 'x', expected int"),
+    (code(DOUBLE, CALL, seed="x"), "task record: seed is 'x', expected a whole number"),
     (code(DOUBLE, CALL, split="test"), "task record: split is 'test', expected one of train, heldout"),
     (molecule("CCC", {"kind": "formula", "value": "C3H8", "colour": 1}), "constraint 'formula' has no field 'colour'"),
     (molecule("CCC"), "expected a list with at least one constraint"),

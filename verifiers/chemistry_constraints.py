@@ -164,7 +164,10 @@ def _smiles(spec: Spec) -> Constraint:
             mol = _standardizer().uncharged(mol)
         if tautomers:
             mol = _standardizer().canonical_tautomer(mol)
-        return str(Chem.MolToSmiles(mol, isomericSmiles=stereo))
+        if not stereo:
+            mol = Chem.Mol(mol)
+            Chem.RemoveStereochemistry(mol)  # and isotopes stay
+        return str(Chem.MolToSmiles(mol))
 
     def normal(mol: Chem.Mol) -> str:
         return canonical(_standardizer().normalized(mol))
@@ -247,8 +250,8 @@ def _standardizer() -> _Standardizer:
 
 
 def _counted(spec: Spec, what: str, count: Callable[[Chem.Mol], int]) -> Callable[[Answer], tuple[bool, str]]:
-    low, high = spec.get("min_count", 1), spec.get("max_count")
-    low = 0 if low is None else low
+    high = spec.get("max_count")
+    low = spec.get("min_count", 0 if high == 0 else 1) or 0
     if low < 0 or (high is not None and high < low):
         raise ValueError(f"constraint {spec['kind']!r}: min_count {low!r} and max_count {high!r} leave nothing")
     if low == 0 and high is None:

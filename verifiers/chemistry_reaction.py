@@ -161,7 +161,7 @@ def named_templates(names: object) -> tuple[Template, ...]:
     Raises:
         ValueError: not a list of template names.
     """
-    if not isinstance(names, list | tuple) or not names or not all(name in BY_NAME for name in names):
+    if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) and name in BY_NAME for name in names):
         raise ValueError(f"constraint 'reaction': templates is {names!r}, expected some of {', '.join(BY_NAME)}")
     return tuple(BY_NAME[name] for name in names)
 

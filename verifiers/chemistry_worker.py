@@ -47,8 +47,10 @@ def handle(item: list[str], cpu_s: float) -> list[Any]:
                 return ["task_error", f"{type(error).__name__}: {error}"[:200]]
         try:
             task = compile_json(item[1])
-        except ValueError as error:
-            return ["task_error", str(error)]
+        except (MemoryError, RecursionError):
+            raise
+        except Exception as error:  # noqa: BLE001 - compiling sees no answer, but may import a plug-in's module, which may raise anything
+            return ["task_error", str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"]
         signal.setitimer(signal.ITIMER_PROF, cpu_s)
         return ["ok", judge(task, item[2])]
     except (MemoryError, RecursionError) as error:

@@ -291,6 +291,8 @@ def run_io(pool: WarmPool, source: str, test: Mapping[str, Any], limits: Limits,
     Raises:
         SandboxError: sandboxes can't be started.
     """
+    wanted_bytes = len(str(test["stdout"]).encode("utf-8", "surrogatepass"))
+    limits = replace(limits, output_bytes=limits.output_bytes + wanted_bytes)  # what is asked for is no flood
     run = run_program(pool, source, str(test.get("stdin", "")), limits, setting)
     log = clean(run.result.stderr.decode(errors="backslashreplace").strip(), MAX_LOG)
     if run.forged:

@@ -71,6 +71,10 @@ REFERENCES = {
     "program": (DOUBLE_IO, "print(int(input()) * 2)"),
     "program_with_main": (DOUBLE_IO, "def main():\n    print(2 * int(input()), '  ')\nif __name__ == '__main__':\n    main()\n"),
     "program_exit_0": (DOUBLE_IO, "import sys\nprint(int(input()) * 2)\nsys.exit(0)"),
+    "program_that_prints_much": (
+        code_task(None, [], [io("", "0123456789\n" * 30_000)]),
+        "for _ in range(30_000):\n    print('0123456789')",
+    ),
     "program_atexit": (DOUBLE_IO, "import atexit\nn = int(input())\natexit.register(lambda: print(n * 2))"),
     "kwargs": (code_task("f", [], [call(3, 1, b=2)]), "def f(a, b):\n    return a + b\n"),
     "nan": (code_task("f", [], [call(float("nan"), 1)]), "def f(a):\n    return float('nan')\n"),
