@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from flywheel.learning_config import LearningConfig as LearningConfig
 from flywheel.sections import Section as Section
@@ -20,7 +20,7 @@ class RunConfig(Section):
 
     name: str = Field("run", description="Run name; the run folder is {dir}/{name} unless --run-dir says otherwise.")
     dir: Path = Field(Path("runs"), description="Folder of run folders.")
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     steps: int = Field(100, ge=1, description="GRPO optimiser steps.")
     checkpoint_every: int = Field(10, ge=1, description="Steps between complete checkpoints.")
     keep_checkpoints: int = Field(2, ge=1)
@@ -30,6 +30,13 @@ class RunConfig(Section):
         description="Give every completion a seed of its own, and (transformers) a forward pass of its own; slower.",
     )
     cache_dir: Path = Field(Path("~/.cache/flywheel"), description="Tiny models and cold starts are kept here.")
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_folders_name(cls, name: str) -> str:
+        if name in ("", ".", "..") or "/" in name:
+            raise ValueError(f"got {name!r}, expected a folder's name without a path; where it lies is run.dir, or --run-dir")
+        return name
 
 
 class TinyConfig(Section):

@@ -114,7 +114,7 @@ def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
     if name not in known and not Path(name).is_file():
         raise ConfigError(f"no recipe {name!r}: {closest(name, list(known))} (or give the path of a TOML file)")
     try:
-        data = tomllib.loads(source.read_text("utf-8"))
+        data = tomllib.loads(source.read_text("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{name}: not a readable TOML file: {error}") from None
     base = data.pop("extends", None)
@@ -177,8 +177,10 @@ def _explain(error: Any) -> str:
     path = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         return f"unknown key {path!r}: {closest(str(error['loc'][-1]), _keys_at(error['loc'][:-1]))}"
+    if error["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return f"{path} is a section, not a value (got {error['input']!r})"
     got = "" if error["type"] in {"missing", "value_error"} else f" (got {error['input']!r})"
-    return f"{path}: {error['msg']}{got}".removeprefix(": ")
+    return f"{path}: {error['msg'].removeprefix('Value error, ')}{got}".removeprefix(": ")
 
 
 def _keys_at(path: Sequence[Any]) -> list[str]:

@@ -58,6 +58,9 @@ def _environment_problems(section: str, config: EnvironmentConfig, classes: list
         if config.verifier is not None:
             yield from _look_up("verifiers", config.verifier, f"{where}.verifier")[1]
         return
+    if not all(callable(getattr(cls, method, None)) for method in ("reset", "step")):
+        yield f"{where}: {config.use or section!r} is no environment: expected a gymnasium.Env, with reset and step (flywheel/contracts.py)"
+        return
     classes.append(cls)
     verifier = config.verifier or getattr(cls, "verifier", None)
     threshold = config.solved_threshold if config.solved_threshold is not None else getattr(cls, "solved_threshold", None)

@@ -78,6 +78,7 @@ def test_nothing_heavy_is_imported() -> None:
     ("environments", "expected"),
     [
         ({"coed": {}}, "environments.coed: unknown environment 'coed': did you mean 'code'?"),
+        ({"x": {"use": f"{TOY}:SumsVerifier", "solved_threshold": 1}}, f"'{TOY}:SumsVerifier' is no environment: expected a gymnasium.Env"),
         ({"x": {"use": "no_such_module:Env"}}, "can't import 'no_such_module'"),
         ({"x": {"use": f"{TOY}:Nothing"}}, "has no 'Nothing'"),
         ({"x": {"use": "tests.toy_exits:Env"}}, "raised SystemExit: nobody home; mend its module"),

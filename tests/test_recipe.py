@@ -49,6 +49,26 @@ def test_every_mistake_is_reported_together_with_the_closest_key(tmp_path: Path)
     assert "'many'" in problems
 
 
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--run.name", ""], "run.name: got '', expected a folder's name"),
+        (["--run.name", ".."], "expected a folder's name without a path"),
+        (["--run.name", "../../etc"], "expected a folder's name without a path"),
+        (["--run.seed", "-1"], "run.seed: Input should be greater than or equal to 0"),
+        (["--policy", "small"], "policy is a section, not a value (got 'small')"),
+        (["--environments.code", "1"], "environments.code is a section, not a value (got 1)"),
+        (["--environments.code.weight", "0"], "environments: at least one needs a weight above 0"),
+    ],
+)
+def test_a_value_that_can_not_be_is_said_plainly(tmp_path: Path, words: list[str], why: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(write(tmp_path, "r.toml", "\ufeff" + MINIMAL), words)
+    (problem,) = caught.value.problems
+    assert why in problem
+    assert "Value error" not in problem
+
+
 def test_an_unknown_recipe_names_the_closest_one() -> None:
     with pytest.raises(ConfigError, match="did you mean 'quickstart'"):
         load_recipe("quickstrat")
