@@ -22,7 +22,7 @@ class ChemistryVerifier:
     """
 
     name = "chemistry"
-    version = "2"
+    version = "3"
 
     def __init__(self, *, partial_credit: bool = False, pool: WorkerPool | None = None) -> None:
         self.partial_credit = partial_credit

@@ -6,9 +6,10 @@ wall-clock time is limited more generously, so that a busy machine fails nobody.
 execution: evidence shows what public tests got, expected and printed, and of hidden tests only how they failed.
 
 ``call`` tests compare plain data strictly (`flywheel.sandbox.inside.plain.same`): types count, a tuple equals a list. The source of
-``assert`` tests runs in a sandbox of its own, where the answer's functions are proxies that pass plain data by value: a test can't
-see an argument changed in place, nor use the answer's own classes (but see ``handles`` in the payload, a mode of lower trust). A test
-that passes or fails without calling the answer can't judge it: that is the task's fault, and a `ValueError`.
+``assert`` tests runs in a sandbox of its own, where the answer's functions are proxies that pass plain data by value, iterators as
+their first items. A function that returns None may change its arguments in place; the answer's own classes are for tests of a class
+(``handles`` in the payload, a mode of lower trust). A test that passes or fails without calling the answer can't judge it: that is the
+task's fault, and a `ValueError`.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ class CodeVerifier:
     """
 
     name = "code"
-    version = "2"
+    version = "3"
 
     def __init__(self, *, pool: WarmPool | None = None, partial_credit: bool = False) -> None:
         self._pool = pool

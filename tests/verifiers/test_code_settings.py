@@ -216,6 +216,53 @@ def test_handles_are_off_unless_the_task_says_so() -> None:
     assert judged(STACK, entry_point=None, hidden_tests=[check(USES_OBJECTS)]).outcome == "failed"
 
 
+def test_tests_of_a_class_hold_its_instances() -> None:
+    tests = [check("s = Stack()\ns.push(3)\nassert len(s) == 1 and s.pop() == 3")]
+    assert judged(STACK, entry_point="Stack", hidden_tests=tests).outcome == "solved"
+    assert judged(STACK.replace("return self.items.pop()", "pass"), entry_point="Stack", hidden_tests=tests).outcome == "failed"
+    assert judged(STACK, entry_point="Stack", handles=False, hidden_tests=tests).outcome == "failed"
+
+
+IN_PLACE = "rows = [[2, 1], [3]]\nfirst, seen = rows[0], {'k': {1}}\nassert f(rows, seen=seen) is None\n"
+IN_PLACE += "assert rows == [[1, 2], [3], []] and first == [1, 2] and seen == {'k': {1, 2}, 'n': 3}"
+
+
+def test_what_a_function_that_returns_nothing_does_to_its_arguments_is_seen() -> None:
+    answer = "def f(rows, seen):\n    rows[0].sort()\n    rows.append([])\n    seen['k'].add(2)\n    seen['n'] = len(rows)\n"
+    assert judged(answer, hidden_tests=[check(IN_PLACE)]).outcome == "solved"
+    assert judged(answer.replace("rows.append([])", "rows = [*rows, []]"), hidden_tests=[check(IN_PLACE)]).outcome == "failed"
+
+
+# What a function gives is compared with what the test gave it, not with what the answer made of that.
+CHANGES_THE_QUESTION = {
+    "clears it": ("def f(x):\n    x.clear()\n    return []", "x = [2, 1]\nassert f(x) == sorted(x)"),
+    "counts its own": ("def f(x):\n    x[:] = [0]\n    return 0", "x = [2, 1]\nassert f(x) == sum(x)"),
+    "puts in what can't be sent": ("def f(x):\n    x[:] = [object()]", "x = [2, 1]\nf(x)\nassert x == [1, 2]"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES_THE_QUESTION)
+def test_no_function_that_returns_something_changes_its_arguments(name: str) -> None:
+    answer, test = CHANGES_THE_QUESTION[name]
+    assert judged(answer, hidden_tests=[check(test)]).outcome == "failed"
+
+
+ITERATES = "assert list(f(3)) == [0, 1, 2]\nassert next(f(1)) == 0 and sum(f(4)) == 6 and f(2) != [0, 1]\nassert list(zip(f(9), 'ab')) == [(0, 'a'), (1, 'b')]"
+
+
+@pytest.mark.parametrize("iterator", ["(i for i in range(n))", "map(int, range(n))", "iter(list(range(n)))"])
+def test_iterators_are_iterated_over(iterator: str) -> None:
+    assert judged(f"def f(n):\n    return {iterator}\n", hidden_tests=[check(ITERATES)]).outcome == "solved"
+    assert judged(f"def f(n):\n    n += 1\n    return {iterator}\n", hidden_tests=[check(ITERATES)]).outcome == "failed"
+
+
+def test_an_iterator_may_be_endless_and_never_ends_before_its_time() -> None:
+    answer = "def f(n):\n    while True:\n        yield n\n        n += 1\n"
+    assert judged(answer, hidden_tests=[check("g = f(5)\nassert [next(g) for _ in range(3)] == [5, 6, 7]")]).outcome == "solved"
+    assert judged(answer, hidden_tests=[check("assert len(list(f(5))) == 1000")]).outcome == "failed"
+    assert judged(answer.replace("yield n", "yield object()"), hidden_tests=[check("assert f(5)")]).outcome == "failed"
+
+
 HANDLE_HACKS = {
     "equals everything": "class E:\n    __eq__ = lambda s, o: True\n    __ne__ = lambda s, o: False\n    __hash__ = lambda s: 0\ndef f(x):\n    return E()",
     "is equal from the right": "class E(list):\n    __eq__ = lambda s, o: True\n    __radd__ = lambda s, o: s\ndef f(x):\n    return E()",

@@ -1,12 +1,14 @@
 """Assert tests in two sandboxes: the judged process serves calls to its functions, the tests' process makes them.
 
-Requests are ``[number, operation, target, args, kwargs]``, replies frames with that number; both are plain data by value. In the
-mode of lower trust (``handles``) what is not plain stays in the judged process and the tests hold a `Handle`, which has
-the judged process do whatever is done to it. A handle never equals plain data, whatever the answer's ``__eq__`` says, and
-no other operator works between the two.
+Requests are ``[number, operation, target, args, kwargs]``, replies frames with that number; both are plain data by value. An iterator
+comes as its first items. Where a call returns None, the arguments come back as it left them: only a function that gives nothing can be
+one that works in place, and no other may change what a test goes on with. In the mode of lower trust (``handles``) what is not plain
+stays in the judged process and the tests hold a `Handle`, which has the judged process do whatever is done to it. A handle never
+equals plain data, whatever the answer's ``__eq__`` says, and no other operator works between the two.
 """
 
 import builtins
+import contextlib
 import json
 import operator
 import os
@@ -15,6 +17,7 @@ import threading
 import traceback
 import types
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from flywheel.sandbox.inside import plain
@@ -24,6 +27,7 @@ from flywheel.sandbox.inside.channel import MAX_MESSAGE_BYTES, PeerGoneError, Se
 EXIT_EXCEPTION = 1
 TEST = "<test>"
 MAX_TEXT = 200
+MAX_ITEMS = 1000  # of an iterator, which may be endless
 TELLING = {"ImportError", "ModuleNotFoundError", "NameError", "AttributeError", "SyntaxError"}
 
 
@@ -104,7 +108,12 @@ def run_serve(body: dict[str, Any], channel: int, peer: int) -> int:
         except PeerGoneError:
             break
         number, operation, target, args, kwargs = plain.decode(request, objects.revive if objects else None)
-        reply = plain.pack("", number, *_serve(names, objects, operation, target, args, kwargs))
+        kind, data = _serve(names, objects, operation, target, args, kwargs)
+        if kind == "value" and data is None:
+            with contextlib.suppress(plain.NotPlainError):
+                left = plain.encode([args, kwargs], objects.keep if objects else None)
+                kind, data = ("value", None) if left == request[3:] else ("changed", left)
+        reply = plain.pack("", number, kind, data)
         if len(reply) > MAX_MESSAGE_BYTES:
             reply = plain.pack("", number, "error", _failure(plain.NotPlainError("too large")))
         write_all(peer, reply)
@@ -121,7 +130,10 @@ def _serve(
             return "missing", target
         operation, target = "__call__", names[target]
     try:
-        return "value", plain.encode(OPERATIONS[operation](target, *args, **kwargs), objects.keep if objects else None)
+        value = OPERATIONS[operation](target, *args, **kwargs)
+        if objects is None and isinstance(value, Iterator):
+            return "items", plain.encode(list(islice(value, MAX_ITEMS + 1)))
+        return "value", plain.encode(value, objects.keep if objects else None)
     except BaseException as error:  # noqa: BLE001 - whatever an answer raises is its result
         return "error", _failure(error)
 
@@ -174,7 +186,12 @@ class Link:
             raise TypeError(str(error)) from None
         try:
             kind, data = self._exchange(plain.HEAD.pack(len(request)) + request)
-            outcome = plain.decode(data, self._revive) if kind == "value" else _error(operation, kind, data)
+            if kind in ("value", "items", "changed"):
+                outcome = plain.decode(data, self._revive)
+                if kind != "value":
+                    kind, outcome = "value", _items(outcome) if kind == "items" else _write_back([list(args), kwargs], outcome)
+            else:
+                outcome = _error(operation, kind, data)
         except plain.NotPlainError:
             self.lost = "forged"
         except (OSError, PeerGoneError):
@@ -203,6 +220,44 @@ def _number_of(value: Any) -> int:
         raise plain.NotPlainError(f"{type(value).__name__} is not plain data")
     number: int = object.__getattribute__(value, "_number")
     return number
+
+
+def _items(items: Any) -> Iterator[Any]:
+    """Return an iterator over the items that were sent; where there were more, it does not end as if there were not."""
+    if not isinstance(items, list):
+        raise plain.NotPlainError("malformed result")
+
+    def iterate() -> Iterator[Any]:
+        yield from items[:MAX_ITEMS]
+        if len(items) > MAX_ITEMS:
+            raise OverflowError(f"an iterator of more than {MAX_ITEMS} items")
+
+    return iterate()
+
+
+def _write_back(sent: list[Any], left: Any) -> None:
+    """Change the test's own arguments in place into what the answer's copies have become."""
+    if not isinstance(left, list) or [type(part) for part in left] != [list, dict] or len(left[0]) != len(sent[0]):
+        raise plain.NotPlainError("malformed result")
+    _updated(sent, left)
+
+
+def _updated(old: Any, new: Any) -> Any:
+    """Return what is to stand for `new`: `old` with its contents where that can be changed in place, else `new`."""
+    if isinstance(old, list) and isinstance(new, list):
+        old[:] = [*map(_updated, old, new), *new[len(old) :]]
+    elif isinstance(old, dict) and isinstance(new, dict):
+        items = {key: _updated(old[key], value) if key in old else value for key, value in new.items()}
+        old.clear()
+        old.update(items)
+    elif isinstance(old, set) and isinstance(new, set):
+        old.intersection_update(new)
+        old.update(new)
+    elif isinstance(old, tuple) and isinstance(new, tuple):
+        return (*map(_updated, old, new), *new[len(old) :])
+    else:
+        return new
+    return old
 
 
 def _error(operation: str, kind: str, data: Any) -> Exception:
