@@ -48,9 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     own, overrides = split_overrides(sys.argv[1:] if argv is None else argv)
     args, unknown = parser.parse_known_args(own)
     overrides += unknown
-    samples = args.samples or max(args.k)
+    samples = max(args.k) if args.samples is None else args.samples
     overrides += ["--evaluation.samples_per_task", str(samples)]
-    overrides += ["--evaluation.tasks_per_environment", str(args.tasks)] if args.tasks else []
+    overrides += ["--evaluation.tasks_per_environment", str(args.tasks)] if args.tasks is not None else []
     try:
         if min(args.k) < 1 or max(args.k) > samples:
             raise ConfigError(f"--k {args.k} with {samples} samples a task: expected 1 <= k <= samples")

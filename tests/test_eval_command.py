@@ -69,6 +69,8 @@ REFUSED = {
     "a run without a checkpoint": (["begun"], "begun: the run has no complete checkpoint yet"),
     "half a checkpoint": (["begun/checkpoints/step-2"], "not a complete checkpoint"),
     "k above the samples": (["begun", "--k", "1", "4", "--samples", "2"], "--k [1, 4] with 2 samples a task"),
+    "no samples": (["begun", "--samples", "0"], "--k [1] with 0 samples a task"),
+    "no tasks": (["Some/model", "--recipe", "pick.toml", "--tasks", "0"], "tasks_per_environment: Input should be greater than"),
     "k of nothing": (["begun", "--k", "0"], "expected 1 <= k <= samples"),
     "a wrong override": (["Some/model", "--recipe", "pick.toml", "--rollout.tempretaur", "1"], "did you mean 'temperature'"),
     "no folder for the result": (["begun", "--json", "no/such/folder/x.json"], "--json no/such/folder/x.json: expected the path of a file"),

@@ -35,13 +35,14 @@ _NAMES = {"max": "min", "min": "max", "upper": "lower", "swapcase": "upper", "so
 
 
 def mutant(source: str, rng: random.Random) -> str:
-    """Return the source with one small thing changed: an operator, a comparison, a constant, a name, or two lines swapped."""
+    """Return the source with one small thing changed, where it has one: an operator, a comparison, a constant, a name, or two lines."""
     tree = ast.parse(source)
     function = tree.body[0]
     assert isinstance(function, ast.FunctionDef)
     changes = [change for node in ast.walk(function) for change in _changes(node)]
     changes += [_swap(function, at) for at in range(len(function.body) - 2)]
-    rng.choice(changes)()
+    if changes:
+        rng.choice(changes)()
     return ast.unparse(tree) + "\n"
 
 

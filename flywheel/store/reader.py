@@ -36,6 +36,7 @@ RecordKind = Literal[
     "retention",
 ]
 JOURNAL_FILE = "journal.sqlite"
+MAX_NAMED = 10
 _INFO = "id, step, group_id, task_id, env, family, origin, outcome, reward, tier, num_tokens, verifier, verifier_version"
 
 
@@ -92,8 +93,9 @@ class Reader:
         """
         path = folder / JOURNAL_FILE
         if not path.is_file():
-            runs = ", ".join(sorted(inner.parent.name for inner in folder.glob(f"*/{JOURNAL_FILE}")))
-            raise StoreError(f"{path}: no journal; is {folder} a run folder?" + (f" It holds those of {runs}; name one." if runs else ""))
+            runs = sorted(inner.parent.name for inner in folder.glob(f"*/{JOURNAL_FILE}"))
+            named = ", ".join(runs[:MAX_NAMED] + ["…"] * (len(runs) > MAX_NAMED))
+            raise StoreError(f"{path}: no journal; is {folder} a run folder?" + (f" It holds those of {named}; name one." if runs else ""))
         address = path.resolve().as_uri()
         try:
             db = sqlite3.connect(f"{address}?mode=ro", uri=True, check_same_thread=False, isolation_level=None)

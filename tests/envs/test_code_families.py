@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import textwrap
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from flywheel.envs.code.algorithms import DOMAINS, inputs
 from flywheel.envs.code.drafts import RAISED, results
 from flywheel.envs.code.families import FAMILIES, STEPS
 from flywheel.envs.code.programs import READERS, WRITERS
+from flywheel.envs.code.repair import mutant
 from flywheel.types import Task, Trajectory
 from flywheel.verifiers.code import CodeVerifier
 
@@ -78,6 +80,11 @@ def test_examples_say_nothing_but_calls() -> None:
         assert re.fullmatch(r"Write f\([\w, ]+\)\.", first)
         assert 5 <= len(calls) <= 8
         assert all(re.fullmatch(r"f\(.*\) == .*", line) for line in calls)
+
+
+def test_a_function_with_nothing_to_change_is_left_as_it_is() -> None:
+    assert mutant("def f(xs):\n    return xs\n", random.Random(0)) == "def f(xs):\n    return xs\n"
+    assert mutant("def f(x):\n    return x + y\n", random.Random(0)) == "def f(x):\n    return x - y\n"
 
 
 def test_what_is_to_be_repaired_fails_the_calls_that_are_shown() -> None:
