@@ -28,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.groups < 1:
         parser.error(f"--groups is {args.groups}, expected at least 1")
+    if not 0 <= args.port < 2**16:
+        parser.error(f"--port is {args.port}, expected 0 to {2**16 - 1}")
     try:
         data = RunData(args.run)
     except StoreError as error:
