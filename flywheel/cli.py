@@ -21,8 +21,10 @@ def main() -> int:
     """Run the command that the first word names."""
     words = sys.argv[1:]
     if not words or words[0] not in COMMANDS:
-        print("usage: flywheel COMMAND …", *(f"  {name:<8} {about}" for name, about in COMMANDS.items()), sep="\n", file=sys.stderr)
-        return 0 if words in (["-h"], ["--help"]) else 2
+        is_asked = words in (["-h"], ["--help"])
+        usage = ["usage: flywheel COMMAND …", *(f"  {name:<8} {about}" for name, about in COMMANDS.items())]
+        print(*usage, sep="\n", file=sys.stdout if is_asked else sys.stderr)
+        return 0 if is_asked else 2
     sys.path.insert(0, "")  # as `python -m` does: a recipe may name a module of the current folder
     sys.argv = [f"flywheel {words[0]}", *words[1:]]
     module = f"flywheel.{words[0]}"

@@ -70,7 +70,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 async def _write(args: argparse.Namespace) -> Counter[str]:
+    resolve("sandbox", args.sandbox)
     sandbox.configure(SandboxConfig(backend=args.sandbox))
+    if not args.out.parent.is_dir():
+        raise ConfigError(f"{args.out}: there is no folder {args.out.parent}; make it, or name another file")
     env = resolve("envs", args.env)
     author = env.author() if hasattr(env, "author") else None
     if author is None:

@@ -42,6 +42,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "pipeline",
         "train eval view audit write",
         "cli",
+        "__main__",
     )
 )
 BESIDE = {

@@ -12,8 +12,8 @@ from flywheel.config import EnvironmentConfig
 from flywheel.contracts import Relabeller, TaskAuthor, TaskGenerator
 from flywheel.envs.code.authoring import CodeAuthor
 from flywheel.envs.code.families import FAMILIES
-from flywheel.envs.code.problem_sets import FORMATS
 from flywheel.envs.code.reading import MAX_CHARS
+from flywheel.envs.code.record_formats import FORMATS
 from flywheel.envs.code.relabel import ProgramRelabeller
 from flywheel.sandbox import shared_pool
 from flywheel.sandbox.judging import run_program, stopped

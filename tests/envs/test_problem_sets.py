@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from flywheel.config import Recipe
-from flywheel.envs.code.problem_sets import FORMATS, main
+from flywheel.envs.code.problem_sets import main
+from flywheel.envs.code.record_formats import FORMATS
 from flywheel.errors import ConfigError
 from flywheel.tasks.source import TaskSource
 from flywheel.types import Task, Trajectory, Verdict
@@ -226,6 +227,7 @@ def test_the_command_feeds_the_bulk_verifier(tmp_path: Path) -> None:
     file = tmp_path / "apps.jsonl"
     file.write_text("\n".join(json.dumps(record) for record in APPS.values()), "utf-8")
     run = [sys.executable, "-m"]
-    lines = subprocess.run([*run, "flywheel.envs.code.problem_sets", "apps", str(file)], capture_output=True, check=True).stdout
-    verdicts = subprocess.run([*run, "flywheel.verify"], input=lines, capture_output=True, check=True).stdout
+    sets = subprocess.run([*run, "flywheel.envs.code.problem_sets", "apps", str(file)], capture_output=True, check=True)
+    assert sets.stderr == b""
+    verdicts = subprocess.run([*run, "flywheel", "verify"], input=sets.stdout, capture_output=True, check=True).stdout
     assert [json.loads(line)["outcome"] for line in verdicts.splitlines()] == ["solved", "solved", "solved", "failed"]
