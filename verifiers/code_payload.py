@@ -27,6 +27,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from flywheel.sandbox.inside import plain
 from flywheel.sandbox.languages import LANGUAGES, Setting
 
 FIELDS = ("entry_point", "public_tests", "hidden_tests", "limits", "language", "prelude", "files", "handles")
@@ -159,6 +160,10 @@ def _read_call(test: Mapping[str, Any], where: str, entry_point: str | None) -> 
         json.dumps([list(args), dict(kwargs)])
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"code payload: the arguments of {where} are not plain JSON data: {error}") from None
+    try:
+        plain.encode(test["expected"])
+    except plain.NotPlainError as error:
+        raise ValueError(f"code payload: {where}.expected is no value that an answer can give back: {error}") from None
     return {**test, "args": list(args), "kwargs": dict(kwargs)}
 
 

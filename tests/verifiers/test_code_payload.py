@@ -59,6 +59,10 @@ MALFORMED: dict[str, tuple[dict[str, Any], str]] = {
     "args null": (payload(hidden_tests=[{**CALL, "args": None}]), "args is None, expected a list"),
     "kwargs a list": (payload(hidden_tests=[{**CALL, "kwargs": []}]), "kwargs is a list, expected an object"),
     "args not data": (payload(hidden_tests=[{**CALL, "args": [{1, 2}]}]), "not plain JSON data"),
+    "expected beyond what is sent": (
+        payload(hidden_tests=[{**CALL, "expected": [0] * 600_000}]),
+        "that an answer can give back: too large",
+    ),
     "call of a program": (payload(entry_point=None), "hidden_tests[0] is a call test, and entry_point is null"),
     "io without stdin": (payload(hidden_tests=[{"kind": "io", "stdout": "x"}]), "an io test, lacks 'stdin'"),
     "io without stdout": (payload(hidden_tests=[{"kind": "io", "stdin": "x"}]), "an io test, lacks 'stdout'"),
