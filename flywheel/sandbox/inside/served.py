@@ -184,14 +184,16 @@ class Link:
             if self.asked == 1:  # the answer has not said a word in this test yet
                 raise Unfit(f"it passes what is not plain data: {error}") from None
             raise TypeError(str(error)) from None
+        outcome: Any = None
         try:
             kind, data = self._exchange(plain.HEAD.pack(len(request)) + request)
-            if kind in ("value", "items", "changed"):
-                outcome = plain.decode(data, self._revive)
-                if kind != "value":
-                    kind, outcome = "value", _items(outcome) if kind == "items" else _write_back([list(args), kwargs], outcome)
+            if kind == "items":
+                kind, outcome = "value", _items(plain.decode(data))
+            elif kind == "changed":
+                _write_back([list(args), kwargs], plain.decode(data, self._revive))
+                kind = "value"
             else:
-                outcome = _error(operation, kind, data)
+                outcome = plain.decode(data, self._revive) if kind == "value" else _error(operation, kind, data)
         except plain.NotPlainError:
             self.lost = "forged"
         except (OSError, PeerGoneError):
