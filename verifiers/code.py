@@ -7,8 +7,8 @@ execution: evidence shows what public tests got, expected and printed, and of hi
 
 ``call`` tests compare plain data strictly (`flywheel.sandbox.inside.plain.same`): types count, a tuple equals a list. The source of
 ``assert`` tests runs in a sandbox of its own, where the answer's functions are proxies that pass plain data by value, iterators as
-their first items. A function that returns None may change its arguments in place; the answer's own classes are for tests of a class
-(``handles`` in the payload, a mode of lower trust). A test that passes or fails without calling the answer can't judge it: that is the
+their first items. A function that returns None may change its arguments in place; the answer's own classes can't be tested (but see
+``handles`` in the payload, a mode of lower trust). A test that passes or fails without calling the answer can't judge it: that is the
 task's fault, and a `ValueError`.
 """
 

@@ -7,9 +7,9 @@ answer finds around it (`flywheel.sandbox.languages.Setting`):
 - ``language``: ``python`` (the default) or another of `flywheel.sandbox.languages.LANGUAGES`;
 - ``prelude``: source that runs before the answer, in the same module;
 - ``files``: helper files, text by relative path, written afresh into the folder that each execution starts in;
-- ``handles`` (true by default where ``entry_point`` begins with a capital, as a class does): lower trust. Assert tests may hold
-  objects of the answer's own (instances, generators). What is done to such an object, the answer's code does: a test that compares
-  two of them, or asks one for its length, believes the answer. None of them equals plain data.
+- ``handles`` (false by default; tests of a class need it): lower trust. Assert tests may hold objects of the answer's own (instances,
+  generators). What is done to such an object, the answer's code does: a test that compares two of them, or asks one for its length,
+  believes the answer. None of them equals plain data.
 
 Other payload fields (a family's reference, say) are left alone, unless they look like a misspelt one of these.
 """
@@ -80,9 +80,7 @@ class CodePayload:
 
 
 def _read_setting(payload: Mapping[str, Any]) -> Setting:
-    entry_point = payload["entry_point"]
-    is_class = isinstance(entry_point, str) and entry_point[:1].isupper()
-    defaults = {"language": "python", "prelude": "", "handles": is_class}
+    defaults = {"language": "python", "prelude": "", "handles": False}
     language, prelude, handles = (default if payload.get(name) is None else payload[name] for name, default in defaults.items())
     if not isinstance(language, str) or language not in LANGUAGES:
         raise ValueError(f"code payload: language is {_show(language)}, expected one of {', '.join(LANGUAGES)}")

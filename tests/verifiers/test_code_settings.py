@@ -216,11 +216,12 @@ def test_handles_are_off_unless_the_task_says_so() -> None:
     assert judged(STACK, entry_point=None, hidden_tests=[check(USES_OBJECTS)]).outcome == "failed"
 
 
-def test_tests_of_a_class_hold_its_instances() -> None:
+def test_tests_of_a_class_hold_its_instances_where_the_task_says_so() -> None:
     tests = [check("s = Stack()\ns.push(3)\nassert len(s) == 1 and s.pop() == 3")]
-    assert judged(STACK, entry_point="Stack", hidden_tests=tests).outcome == "solved"
-    assert judged(STACK.replace("return self.items.pop()", "pass"), entry_point="Stack", hidden_tests=tests).outcome == "failed"
-    assert judged(STACK, entry_point="Stack", handles=False, hidden_tests=tests).outcome == "failed"
+    assert judged(STACK, entry_point="Stack", handles=True, hidden_tests=tests).outcome == "solved"
+    wrong = STACK.replace("return self.items.pop()", "pass")
+    assert judged(wrong, entry_point="Stack", handles=True, hidden_tests=tests).outcome == "failed"
+    assert judged(STACK, entry_point="Stack", hidden_tests=tests).outcome == "failed"
 
 
 IN_PLACE = "rows = [[2, 1], [3]]\nfirst, seen = rows[0], {'k': {1}}\nassert f(rows, seen=seen) is None\n"
