@@ -12,10 +12,11 @@ import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from flywheel import sandbox
-from flywheel.config import Recipe, SandboxConfig
+from flywheel.config import EnvironmentConfig, Recipe, SandboxConfig
 from flywheel.errors import ConfigError
 from flywheel.memory_plan import memory_problems
 from flywheel.model_shape import hub_cache, is_offline
@@ -23,6 +24,7 @@ from flywheel.monitor.wandb_key import has_wandb_key
 from flywheel.recipe_names import check_names
 from flywheel.sandbox.backends import find_backend
 from flywheel.tasks.source import environment_class
+from flywheel.tool_env import ToolEnv
 
 MIN_FREE_BYTES = 2**30
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
@@ -53,13 +55,25 @@ def check(recipe: Recipe, run_dir: Path | None = None, *, gpus_elsewhere: bool =
 
 
 def _environment_problems(recipe: Recipe) -> Iterator[str]:
+    needs_demonstrations = recipe.policy.model == "tiny" or recipe.cold_start.steps > 0
     for name, config in recipe.environments.items():
         cls = environment_class(name, config)
+        if config.weight > 0 and needs_demonstrations and _shows_nothing(cls, config):
+            yield (
+                f'environments.{name}: demonstrations are needed (policy.model = "tiny", or cold_start.steps above 0), and '
+                f"{cls.__name__} has none; define demonstrate(task)"
+            )
         lacks, section_lacks = getattr(cls, "lacks", None), getattr(cls, "section_lacks", None)
         if config.weight > 0 and lacks is not None:
             yield from (f"environments.{name}: {lack}" for lack in lacks())
         if config.weight > 0 and section_lacks is not None:
             yield from (f"environments.{name}: {lack}" for lack in section_lacks(config, recipe.sandbox.backend))
+
+
+def _shows_nothing(cls: Any, config: EnvironmentConfig) -> bool:
+    """Whether an environment that draws its own tasks has no demonstrations of them."""
+    draws = config.tasks_file is None and config.dataset is None and not (hasattr(cls, "generators") and cls.generators())
+    return draws and getattr(cls, "demonstrate", ToolEnv.demonstrate) is ToolEnv.demonstrate
 
 
 def num_gpus() -> int | None:

@@ -87,6 +87,7 @@ def test_nothing_heavy_is_imported() -> None:
             "environments.x.verifier: unknown verifier 'chemistr': did you mean 'chemistry'?",
         ),
         ({"x": {"use": f"{TOY}:TrustingEnv"}}, "say environments.x.solved_threshold"),
+        ({"x": {"use": f"{TOY}:SilentEnv", "solved_threshold": 1}}, "SilentEnv has none; define demonstrate(task)"),
         ({"x": {"use": f"{TOY}:BrokenEnv"}}, "generators() raised RuntimeError: no generators today"),
         ({"x": {"use": f"{TOY}:SumsEnv", "families": {"smal": {}}}}, "environments.x.families: no family 'smal': did you mean 'small'?"),
         ({"x": {"use": f"{TOY}:SumsEnv", "families": {"small": {"weight": 0}}}}, "every weight is 0"),
@@ -137,6 +138,11 @@ def test_formats_and_arguments_are_those_that_there_are(section: dict[str, Any],
 )
 def test_names_that_are_right(section: dict[str, Any]) -> None:
     assert problems({"x": section}) == []
+
+
+def test_a_model_that_knows_how_to_answer_needs_no_demonstrations(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    assert problems({"x": {"use": f"{TOY}:SilentEnv", "solved_threshold": 1}}, policy={"model": str(tmp_path)}) == []
 
 
 def test_an_empty_tasks_file(tmp_path: Path) -> None:

@@ -83,10 +83,19 @@ class PlainEnv(SumsEnv):
     verifier = f"{__name__}:PlainVerifier"
 
 
+class SilentEnv(ToolEnv):
+    """Gives its own rewards and shows nobody how to earn them."""
+
+    name = "silent"
+
+
 class TrustingEnv(ToolEnv):
     """Gives its own rewards and says no threshold."""
 
     name = "trusting"
+
+    def demonstrate(self, task: Task) -> list[str]:
+        return ["done"]
 
 
 class BrokenEnv(SumsEnv):
