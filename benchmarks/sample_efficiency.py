@@ -23,6 +23,7 @@ import argparse
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -44,7 +45,7 @@ from flywheel.prepare import PolicyMaker
 from flywheel.recipe import load_recipe, to_toml
 from flywheel.rollout.stage import Stage
 from flywheel.statistics import bootstrap_interval
-from flywheel.store.journal import read_records
+from flywheel.store.reader import Reader, read_records
 from flywheel.tasks.source import TaskSource
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -173,7 +174,16 @@ class Bench:
         return path
 
     def start(self) -> Path:
-        """Return the cold-started model that every cell begins with."""
+        """Return the cold-started model that every cell begins with: one copy, whatever becomes of the sources and the cache meanwhile."""
+        kept = self.out / "start"
+        if not kept.exists():
+            partial = self.out / "start.partial"
+            shutil.copytree(self.cold_started(), partial, dirs_exist_ok=True)
+            partial.rename(kept)
+        return kept
+
+    def cold_started(self) -> Path:
+        """Return the model after the recipe's own cold start, in the cache."""
         self.out.mkdir(parents=True, exist_ok=True)
         recipe = load_recipe(str(self.cell(self.out / "start.toml", 0, None, {})))
         background, stage = BackgroundLoop(), Stage(recipe)
@@ -262,17 +272,18 @@ def curve_of_run(run_dir: Path, probe_every: int) -> list[dict[str, float]]:
         evaluation = Evaluation.from_json(data)
         scores = evaluation.scores
         rates[evaluation.step] = sum(s.num_solved for s in scores) / sum(s.num_samples for s in scores)
-    lessons = sum(1 for _ in read_records(run_dir, "relabelling"))
+    with Reader.open(run_dir) as reader:
+        relabelled = dict(reader.query("SELECT step, count(*) FROM records WHERE kind = 'relabelling' GROUP BY step"))
     metrics = {step: figures for step, figures in read_metrics(run_dir).items() if "tokens/rollout" in figures}
     total = {"sampled": float(PROBE_TOKENS), "trained": 0.0, "seconds": 0.0, "verdicts": 0.0}
     points = [{"step": 0.0, **total, "pass": rates[0]}]
     for step, figures in sorted(metrics.items()):
         probed = PROBE_TOKENS if step % probe_every == 0 else 0
-        total["sampled"] += figures["tokens/rollout"] + probed
+        total["sampled"] += figures["tokens/rollout"] + figures.get("learning/instructions/tokens", 0.0) + probed
         total["trained"] += figures["tokens/train"]
-        total["seconds"] += sum(figures.get(f"time/{part}_s") or 0.0 for part in ("rollout", "train", "sync", "probe", "journal"))
+        total["seconds"] += sum(figures.get(f"time/{part}_s") or 0.0 for part in ("rollout", "teach", "train", "sync", "probe", "journal"))
         # Each thing relabelled is played once and judged again.
-        total["verdicts"] += figures["allocation/attempts_mean"] * figures["allocation/groups"] + 2 * lessons / len(metrics)
+        total["verdicts"] += figures["allocation/attempts_mean"] * figures["allocation/groups"] + 2 * relabelled.get(step, 0)
         if step in rates:
             points.append({"step": float(step), **total, "pass": rates[step]})
     return points

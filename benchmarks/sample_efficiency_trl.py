@@ -146,6 +146,7 @@ def train(recipe: Recipe, model_dir: Path, out: Path) -> list[dict[str, float]]:
         learning_rate=trainer.learning_rate,
         lr_scheduler_type=trainer.lr_schedule,
         warmup_steps=trainer.warmup_steps,
+        weight_decay=trainer.weight_decay,
         adam_beta2=trainer.adam_beta2,
         max_grad_norm=trainer.max_grad_norm,
         gradient_checkpointing=False,

@@ -145,6 +145,18 @@ class Turn:
     tool_calls: tuple[ToolCall, ...] = ()
     observation: str | None = None
 
+    @staticmethod
+    def in_hindsight(name: str, **arguments: str) -> Turn:
+        """Return a turn that makes one call and that no policy sampled."""
+        return Turn(
+            prompt_ids=(),
+            completion_ids=(),
+            behavior_logprobs=None,
+            policy_version="hindsight",
+            text=json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False),
+            tool_calls=(ToolCall(name=name, arguments=arguments),),
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trajectory:

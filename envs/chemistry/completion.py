@@ -12,8 +12,9 @@ from rdkit.Chem.rdMolDescriptors import CalcMolFormula
 
 from flywheel.contracts import Knob
 from flywheel.envs.chemistry.assembly import SHAPE_KNOBS, assemble, some_groups
-from flywheel.envs.chemistry.family import TRIVIAL, ChemistryFamily, Made, NoSuchTaskError
+from flywheel.envs.chemistry.family import TRIVIAL, ChemistryFamily, Made, NoSuchTaskError, plausible
 from flywheel.types import Task
+from flywheel.verifiers.chemistry_answer import read_molecule
 
 TOKEN = re.compile(r"\[[^\]]*\]|Br|Cl|%\d\d|.")
 
@@ -39,10 +40,13 @@ class CompletionFamily(ChemistryFamily):
             raise NoSuchTaskError("nothing to complete")
         return self._asked(prefix, rest, mol, params, rng)
 
-    def instead(self, constraints: Sequence[Mapping[str, Any]], answer: str, smiles: str, params: Mapping[str, int], seed: int) -> Made:
+    def read(self, task: Task, answer: str) -> Chem.Mol:
+        """Return the molecule that the answer completes the prefix to."""
+        return plausible(read_molecule(answer, prefix=_prefix(task)))
+
+    def instead(self, task: Task, answer: str, smiles: str, params: Mapping[str, int], seed: int) -> Made:
         """Ask for the molecule that the answer completes the same prefix to."""
-        prefix = next(spec["prefix"] for spec in constraints if spec["kind"] == "completes")
-        return self._asked(prefix, answer.strip(), Chem.MolFromSmiles(smiles), params, random.Random(seed))
+        return self._asked(_prefix(task), answer, Chem.MolFromSmiles(smiles), params, random.Random(seed))
 
     def _asked(self, prefix: str, rest: str, mol: Chem.Mol, params: Mapping[str, int], rng: random.Random) -> Made:
         asked = sorted(some_groups(mol, params["num_groups"], rng))
@@ -72,6 +76,10 @@ class CompletionFamily(ChemistryFamily):
     def trivial(self, task: Task) -> Sequence[str]:
         """Return the simplest ways to end the SMILES."""
         return _simple_endings(task.payload["constraints"][0]["prefix"])
+
+
+def _prefix(task: Task) -> str:
+    return next(str(spec["prefix"]) for spec in task.payload["constraints"] if spec["kind"] == "completes")
 
 
 def _simple_endings(prefix: str) -> tuple[str, ...]:

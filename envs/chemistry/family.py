@@ -13,8 +13,11 @@ from rdkit import Chem
 
 from flywheel.contracts import Knob
 from flywheel.envs.chemistry.growth import grow
+from flywheel.errors import NotRelabelledError
 from flywheel.types import Knobs, Task, content_id, derive_seed
+from flywheel.verifiers.chemistry_answer import read_molecule
 from flywheel.verifiers.chemistry_judge import compile_task, judge
+from flywheel.verifiers.chemistry_plausible import broken_rule
 
 T = TypeVar("T")
 TRIVIAL = "C"
@@ -55,11 +58,20 @@ class ChemistryFamily(ABC):
         """
         raise NoSuchTaskError(f"family {self.family!r} makes no tasks round a given molecule")
 
-    def instead(self, constraints: Sequence[Mapping[str, Any]], answer: str, smiles: str, params: Mapping[str, int], seed: int) -> Made:
-        """Return the task that asks for what an answer to another one is.
+    def read(self, task: Task, answer: str) -> Chem.Mol:
+        """Return the molecule that an answer to a task gives.
+
+        Raises:
+            RejectedAnswerError: it can't be read.
+            NotRelabelledError: no task should ask for it.
+        """
+        return plausible(read_molecule(answer))
+
+    def instead(self, task: Task, answer: str, smiles: str, params: Mapping[str, int], seed: int) -> Made:
+        """Return the task that asks for what an answer to another one is, and the answer to it.
 
         Args:
-            constraints: The other task's.
+            task: The other task.
             answer: As it was submitted.
             smiles: The molecule that it gives.
             params: Knobs.
@@ -68,7 +80,7 @@ class ChemistryFamily(ABC):
         Raises:
             NoSuchTaskError: the family makes none of this molecule.
         """
-        return self.about(smiles, params, seed)
+        return self.about(smiles, params, seed)._replace(reference=answer)
 
     def generate(self, params: Knobs, seed: int) -> Task:
         """Return the task that these arguments name."""
@@ -221,6 +233,17 @@ def scaffold_of(smiles: str) -> str:
     for bond in mol.GetBonds():
         plain.AddBond(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), Chem.BondType.SINGLE)
     return str(Chem.MolToSmiles(plain))
+
+
+def plausible(mol: Chem.Mol) -> Chem.Mol:
+    """Return a molecule that breaks no rule of chemistry_plausible.
+
+    Raises:
+        NotRelabelledError: it does.
+    """
+    if broken_rule(mol) is not None:
+        raise NotRelabelledError("implausible")
+    return mol
 
 
 def grow_reference(params: Mapping[str, int], seed: int) -> str:

@@ -73,8 +73,9 @@ class OptimiseFamily(ChemistryFamily):
         edits, goals, similarity = self._improvement(params, seed)
         return self._asked(edits[0].before, edits[-1].after, goals, similarity, params)
 
-    def instead(self, constraints: Sequence[Mapping[str, Any]], answer: str, smiles: str, params: Mapping[str, int], seed: int) -> Made:
+    def instead(self, task: Task, answer: str, smiles: str, params: Mapping[str, int], seed: int) -> Made:
         """Ask for what the answer gained over the same start."""
+        constraints = task.payload["constraints"]
         start = next(spec["to"] for spec in constraints if spec["kind"] == "similarity")
         before, after = Chem.MolFromSmiles(start), Chem.MolFromSmiles(smiles)
         similarity = DataStructs.TanimotoSimilarity(fingerprint(before), fingerprint(after))
@@ -82,7 +83,7 @@ class OptimiseFamily(ChemistryFamily):
             raise NoSuchTaskError("it is the start, or nothing of it is left")
         asked = {spec["name"] for spec in constraints if spec["kind"] == "property"}
         names = sorted(IMPROVED, key=lambda name: (name not in asked, name))  # what was asked for comes first
-        return self._asked(start, smiles, _gains(before, after, names, params["num_goals"]), similarity, params)
+        return self._asked(start, answer, _gains(before, after, names, params["num_goals"]), similarity, params)
 
     def _asked(self, start: str, reference: str, goals: list[_Goal], similarity: float, params: Mapping[str, int]) -> Made:
         floor = math.floor(100 * similarity * (0.8 + 0.05 * params["tightness"])) / 100

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -36,7 +37,8 @@ class Run(NamedTuple):
 
 
 @cache
-def _templates(rarity: int) -> tuple[Template, ...]:
+def usual_templates(rarity: int) -> tuple[Template, ...]:
+    """Return the templates up to a rarity that the stock has reactants for."""
     return tuple(template for template in TEMPLATES if template.rarity <= rarity and all(fitting(template.name)))
 
 
@@ -52,7 +54,7 @@ def run_reaction(params: Mapping[str, int], rng: random.Random) -> Run:
     Raises:
         NoSuchTaskError: the draw leads to none.
     """
-    template = rng.choice(_templates(params["rarity"]))
+    template = rng.choice(usual_templates(params["rarity"]))
     share = params["heavy_atoms"] // template.num_reactants
     chosen: list[Chem.Mol] = []
     for place in range(template.num_reactants):
@@ -71,11 +73,30 @@ def run_next(product: str, rarity: int, rng: random.Random) -> Run:
         NoSuchTaskError: the draw leads to none.
     """
     mol = Chem.MolFromSmiles(product)
-    alone = [template for template in _templates(rarity) if template.num_reactants == 1]
+    alone = [template for template in usual_templates(rarity) if template.num_reactants == 1]
     fit = [template for template in alone if mol.HasSubstructMatch(slots(template.name)[0])]
     if not fit:
         raise NoSuchTaskError(f"{product} has nothing that reacts")
     return _only_outcome(rng.choice(fit), (mol,))
+
+
+def run_of(reactants: Sequence[Chem.Mol], templates: Iterable[Template]) -> Run | None:
+    """Return the first of the templates' reactions that takes exactly these molecules, under the same terms; None where none does."""
+    for template in templates:
+        if template.num_reactants == len(reactants):
+            with contextlib.suppress(NoSuchTaskError):
+                return _only_outcome(template, tuple(reactants))
+    return None
+
+
+def runs_with(fixed: Chem.Mol, template: Template, num_atoms: int) -> Iterator[Run]:
+    """Yield a template's reactions of one molecule with each of the stock's of a size, under the same terms."""
+    places = [place for place, slot in enumerate(slots(template.name)) if fixed.HasSubstructMatch(slot)]
+    partners = {number for place in places for number in fitting(template.name)[1 - place]} if template.num_reactants == 2 else set()
+    for number in sorted(partners):
+        if reagents()[number].GetNumHeavyAtoms() == num_atoms:
+            with contextlib.suppress(NoSuchTaskError):
+                yield _only_outcome(template, (fixed, reagents()[number]))
 
 
 def _only_outcome(template: Template, chosen: tuple[Chem.Mol, ...]) -> Run:

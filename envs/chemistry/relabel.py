@@ -1,5 +1,10 @@
 """Hindsight for molecules: a failed answer becomes the reference of a task that its family makes round it, with the failed task's knobs.
 
+Where one answer alone is right, the family still says of which task the answer given is the right one (`ChemistryFamily.instead`): a
+``stereo`` answer, of the isomer that it is; a ``forward`` one, of the reaction that does give it; a ``retrosynthesis`` one, of what its
+reactants do give, which the answer is then made to say. No honest task is left, and ``no_task`` or ``no_reaction`` is counted, where a
+molecule has no configuration to tell, and where no known reaction gives it or takes its reactants.
+
 The answer is hostile text, so RDKit reads it in the killable worker, which calls `about_answer` and `inchikey` by their names.
 """
 
@@ -7,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,9 +23,8 @@ from flywheel.envs.chemistry.families import families
 from flywheel.envs.chemistry.family import ChemistryFamily, NoSuchTaskError, inchikey_of
 from flywheel.envs.chemistry.growth import formula_of
 from flywheel.errors import NotRelabelledError
-from flywheel.types import Task, Trajectory, Verdict, derive_seed
+from flywheel.types import Task, Trajectory, Turn, Verdict, derive_seed, to_json
 from flywheel.verifiers.chemistry_answer import RejectedAnswerError, read_molecule
-from flywheel.verifiers.chemistry_plausible import broken_rule
 from flywheel.verifiers.chemistry_pool import WorkerPool, acquire_shared, release_shared
 
 MAX_SENT_CHARS = 3_000
@@ -38,11 +43,9 @@ class ChemistryRelabeller:
             raise NotRelabelledError("no_family")
         if not trajectory.answer:
             raise NotRelabelledError("no_answer")
-        params = {name: int(value) for name, value in task.params.items()}
         answer = trajectory.answer[:MAX_SENT_CHARS]
         with _workers() as pool:
-            asked = list(task.payload["constraints"])
-            reply = pool.call(f"{__name__}:about_answer", task.family, asked, params, derive_seed("about", task.id), answer)
+            reply = pool.call(f"{__name__}:about_answer", json.loads(to_json(task)), derive_seed("about", task.id), answer)
         if reply.status != "ok":
             raise NotRelabelledError("unusual" if reply.status == "task_error" else "limit")
         if "refused" in reply.value:
@@ -58,7 +61,12 @@ class ChemistryRelabeller:
             seed=task.seed,
         )
         child = made.derived(task, f"hindsight:{self.name}")
-        return [(child, dataclasses.replace(trajectory, task_id=child.id))]
+        answering = dataclasses.replace(trajectory, task_id=child.id)
+        if reply.value["answer"] != answer:
+            answering = dataclasses.replace(
+                answering, turns=(Turn.in_hindsight("submit", smiles=reply.value["answer"]),), answer=reply.value["answer"]
+            )
+        return [(child, answering)]
 
     def trivial(self, task: Task) -> Sequence[str]:
         """Return what the family says costs nothing to think of."""
@@ -86,27 +94,27 @@ def _workers() -> Iterator[WorkerPool]:
 # ------------------------------------------------------------ in the worker
 
 
-def about_answer(family: str, asked: list[dict[str, Any]], params: Mapping[str, int], seed: int, answer: str) -> dict[str, Any]:
-    """Return prompt, constraints and knobs of the task round an answer, or ``refused`` with a reason."""
-    made_by = families()[family]
+def about_answer(failed: Mapping[str, Any], seed: int, answer: str) -> dict[str, Any]:
+    """Return prompt, constraints and knobs of the task round an answer, and the answer to it; or ``refused`` with a reason."""
+    task = Task.from_json(failed)
+    made_by, params = families()[task.family], {name: int(value) for name, value in task.params.items()}
     assert isinstance(made_by, ChemistryFamily)
     try:
-        mol = read_molecule(answer, prefix=next((spec["prefix"] for spec in asked if spec["kind"] == "completes"), ""))
+        smiles = Chem.MolToSmiles(made_by.read(task, answer))
     except RejectedAnswerError:
         return {"refused": "invalid"}
-    if broken_rule(mol) is not None:
-        return {"refused": "implausible"}
-    smiles = Chem.MolToSmiles(mol)
+    except NotRelabelledError as error:
+        return {"refused": str(error)}
     own = measured(made_by.knobs, params, smiles)
     if own["heavy_atoms"] < MIN_SHARE * params["heavy_atoms"]:
         return {"refused": "too_small"}
     if any(not made_by.knobs[name].low <= value <= made_by.knobs[name].high for name, value in own.items()):
         return {"refused": "out_of_range"}
     try:
-        made = made_by.instead(asked, answer, smiles, own, seed)
+        made = made_by.instead(task, answer, smiles, own, seed)
     except NoSuchTaskError:
         return {"refused": "no_task"}
-    return {"prompt": made.prompt, "constraints": made.constraints, "params": own}
+    return {"prompt": made.prompt, "constraints": made.constraints, "params": own, "answer": made.reference}
 
 
 def measured(knobs: Mapping[str, Knob], params: Mapping[str, int], smiles: str) -> dict[str, int]:

@@ -40,19 +40,43 @@ class StereoFamily(ChemistryFamily):
                 mol.GetAtomWithIdx(info.centeredOn).SetChiralTag(rng.choice(tags))
             elif info.type == Chem.StereoType.Bond_Double:
                 _set_double_bond(mol.GetBondWithIdx(info.centeredOn), rng)
-        smiles = Chem.MolToSmiles(mol)
-        rdCIPLabeler.AssignCIPLabels(mol)
-        said = [_said(mol, info) for info in elements]
-        # An element that lost its meaning (its neighbours turned out the same) has no label: other isomers would read alike.
-        left = Chem.FindPotentialStereo(Chem.MolFromSmiles(smiles))
-        if not all(said) or sum(info.specified == Chem.StereoSpecified.Specified for info in left) != len(elements):
-            raise NoSuchTaskError("not every element has a label of its own")
-        prompt = f"Give the SMILES of the isomer of {flat} in which {', '.join(said)}; atoms count from 1 as written."
-        return Made(prompt, [{"kind": "smiles", "value": smiles}], smiles)
+        return _asked(mol, elements, flat)
+
+    def about(self, reference: str, params: Mapping[str, int], seed: int) -> Made:
+        """Ask for the isomer by its labels; every element of it has to have one."""
+        mol = Chem.MolFromSmiles(reference)
+        flat = _flat(mol)
+        mol = Chem.RenumberAtoms(mol, list(mol.GetPropsAsDict(True, True)["_smilesAtomOutputOrder"]))
+        elements = list(Chem.FindPotentialStereo(mol))
+        if not 0 < len(elements) <= params["max_elements"]:
+            raise NoSuchTaskError(f"{len(elements)} stereo elements")
+        return _asked(mol, elements, flat)
 
     def trivial(self, task: Task) -> Sequence[str]:
         """Return the molecule without configuration, too."""
         return (*super().trivial(task), _flat(Chem.MolFromSmiles(task.payload["constraints"][0]["value"])))
+
+
+def _asked(mol: Chem.Mol, elements: Sequence[Chem.StereoInfo], flat: str) -> Made:
+    """Return the task that tells an isomer by its labels.
+
+    Args:
+        mol: The isomer, its atoms in the order in which `flat` writes them.
+        elements: Its stereo elements.
+        flat: Its SMILES without configuration.
+
+    Raises:
+        NoSuchTaskError: an element has no label.
+    """
+    smiles = Chem.MolToSmiles(mol)
+    rdCIPLabeler.AssignCIPLabels(mol)
+    said = [_said(mol, info) for info in elements]
+    # An element that lost its meaning (its neighbours turned out the same) has no label: other isomers would read alike.
+    left = Chem.FindPotentialStereo(Chem.MolFromSmiles(smiles))
+    if not all(said) or sum(info.specified == Chem.StereoSpecified.Specified for info in left) != len(elements):
+        raise NoSuchTaskError("not every element has a label of its own")
+    prompt = f"Give the SMILES of the isomer of {flat} in which {', '.join(said)}; atoms count from 1 as written."
+    return Made(prompt, [{"kind": "smiles", "value": smiles}], smiles)
 
 
 def _flat(mol: Chem.Mol) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import json
 import random
 import re
 import threading
@@ -160,18 +159,7 @@ def _answering(trajectory: Trajectory, child: Task, source: str, answer: str) ->
     number, call = at
     turns = trajectory.turns if trajectory.answer is not None else trajectory.turns[: number + 1]
     if answer != source:
-        turns = (_said(call.name, code=answer),)
+        turns = (Turn.in_hindsight(call.name, code=answer),)
     if call.name != "submit" and (answer != source or trajectory.answer is None):
-        turns = (*turns, _said("submit"))
+        turns = (*turns, Turn.in_hindsight("submit"))
     return dataclasses.replace(trajectory, task_id=child.id, turns=turns, stop_reason="terminated", answer=answer)
-
-
-def _said(name: str, **arguments: str) -> Turn:
-    return Turn(
-        prompt_ids=(),
-        completion_ids=(),
-        behavior_logprobs=None,
-        policy_version="hindsight",
-        text=json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False),
-        tool_calls=(ToolCall(name=name, arguments=arguments),),
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from flywheel.tasks.source import TaskSource
 from flywheel.types import Task, Trajectory, Verdict
 from flywheel.verifiers.chemistry import ChemistryVerifier
 from flywheel.verifiers.chemistry_pool import acquire_shared, release_shared
+from flywheel.verifiers.chemistry_templates import BY_NAME
 from tests.hindsight.attempts import collected, harvested, recipe_of, said
 from tests.scripted import call
 
@@ -30,6 +32,7 @@ GROUPS = {
     "tightness": 2,
 }
 TASK = families()["groups"].generate(GROUPS, 3)
+L_ALANINE, D_ALANINE = [{"kind": "smiles", "value": "C[C@H](N)C(=O)O"}], "C[C@@H](N)C(=O)O"
 ABOUT = {
     "formula": "CCOC(C)CN",
     "formula_groups": "CCOC(C)CN",
@@ -50,6 +53,11 @@ def _workers() -> Iterator[None]:
 def task_of(family: str) -> Task:
     generator = families()[family]
     return generator.generate({name: knob.default[0] for name, knob in generator.knobs.items()}, 5)
+
+
+def of(family: str, prompt: str, constraints: list[dict[str, Any]], **params: int) -> Task:
+    knobs = {name: knob.default[0] for name, knob in families()[family].knobs.items()} | params
+    return Task.create(env="chemistry", family=family, prompt=prompt, payload={"constraints": constraints}, params=knobs, seed=1)
 
 
 def relabelled(answer: str | None, task: Task = TASK) -> Task:
@@ -134,10 +142,76 @@ def test_molecules_that_make_no_task_are_dropped(answer: str | None, reason: str
         relabelled(answer)
 
 
-@pytest.mark.parametrize("family", ["stereo", "forward", "retrosynthesis"])
-def test_families_with_one_answer_make_none(family: str) -> None:
-    with pytest.raises(NotRelabelledError):
-        relabelled("CCOC(C)CN", task_of(family))
+def test_an_isomer_asks_for_itself_by_its_labels() -> None:
+    task = of("stereo", "Give the SMILES of the isomer of CC(N)C(=O)O in which atom 2 is S; atoms count from 1 as written.", L_ALANINE)
+    assert outcome(task, D_ALANINE) == "failed"
+    child = relabelled(D_ALANINE, task)
+    assert child.prompt == "Give the SMILES of the isomer of CC(N)C(=O)O in which atom 2 is R; atoms count from 1 as written."
+    assert (outcome(child, D_ALANINE), outcome(child, L_ALANINE[0]["value"]), outcome(child, "CC(N)C(=O)O")) == (
+        "solved",
+        "failed",
+        "failed",
+    )
+
+
+def test_isomers_are_told_as_their_family_tells_them() -> None:
+    family = families()["stereo"]
+    for seed in range(12):
+        task = family.generate({name: knob.default[1] for name, knob in family.knobs.items()}, seed)
+        about = family.about(family.reference(task), {"max_elements": 6}, seed)  # type: ignore[attr-defined]
+        assert (about.prompt, about.constraints) == (task.prompt, task.payload["constraints"])
+
+
+def test_a_wrong_product_asks_for_the_reaction_that_gives_it() -> None:
+    asked = "Give the SMILES of the product of {} of {}."
+    coupling, reduction = (f"{name} ({BY_NAME[name].conditions})" for name in ("amide coupling", "carbonyl reduction"))
+    # Another reaction of the same molecule.
+    task = of("forward", asked.format(f"oxidation of an aldehyde ({BY_NAME['oxidation of an aldehyde'].conditions})", "O=Cc1ccccc1"), [])
+    child = relabelled("OCc1ccccc1", task)
+    assert child.prompt == asked.format(reduction, "O=Cc1ccccc1")
+    assert [outcome(child, answer) for answer in ("OCc1ccccc1", "O=Cc1ccccc1")] == ["solved", "failed"]
+    # The same reaction with another partner.
+    task = of("forward", asked.format(coupling, "CC(=O)O and NCc1ccccc1"), [{"kind": "smiles", "value": "CC(=O)NCc1ccccc1"}])
+    child = relabelled("CCC(=O)NCc1ccccc1", task)
+    assert child.prompt == asked.format(coupling, "NCc1ccccc1 and CCC(=O)O")
+    assert [outcome(child, answer) for answer in ("CCC(=O)NCc1ccccc1", "NCc1ccccc1")] == ["solved", "failed"]
+
+
+def test_reactants_of_another_product_ask_for_that_one() -> None:
+    product = {"kind": "reaction", "product": "CC(=O)NCc1ccccc1", "templates": ["amide coupling"]}
+    task = of("retrosynthesis", "…", [product], unnamed=0)
+    answer = "CCC(=O)O.NCc1ccccc1>>CC(=O)NCc1ccccc1"
+    attempt = Trajectory(task_id=task.id, turns=(), stop_reason="terminated", answer=answer)
+    ((child, path),) = MAKER.relabel(task, attempt, FAILED)
+    assert child.prompt == (
+        "Give a one-step synthesis of CCC(=O)NCc1ccccc1 by amide coupling from compounds for sale, as reactants>reagents>product."
+    )
+    assert path.answer == "CCC(=O)O.NCc1ccccc1>>CCC(=O)NCc1ccccc1"
+    assert path.turns[-1].tool_calls[0].arguments == {"smiles": path.answer}
+    assert (outcome(child, path.answer), outcome(child, answer)) == ("solved", "failed")
+    for trivial in MAKER.trivial(child):
+        assert outcome(child, trivial) == "failed"
+    right = "CCC(=O)O.NCc1ccccc1>>CCC(=O)NCc1ccccc1"
+    ((_, as_said),) = MAKER.relabel(task, Trajectory(task_id=task.id, turns=(), stop_reason="terminated", answer=right), FAILED)
+    assert as_said.answer == right
+    assert as_said.turns == ()  # the attempt's own
+
+
+@pytest.mark.parametrize(
+    ("family", "answer", "reason"),
+    [
+        ("stereo", "CCOC(C)CN", "no_task"),  # no configuration is said
+        ("stereo", "CCCCCCCCCO", "no_task"),  # nor is there any
+        ("forward", "CCOC(C)CN", "no_task"),  # nothing gives it
+        ("forward", "not a molecule", "invalid"),
+        ("retrosynthesis", "CCOC(C)CN", "invalid"),
+        ("retrosynthesis", "CCCCCC>>CCCCCO", "no_reaction"),
+        ("retrosynthesis", "[Na+].CC(=O)O.OCC>>CC(=O)OCC", "no_reaction"),
+    ],
+)
+def test_what_is_right_of_no_task_is_dropped_by_name(family: str, answer: str, reason: str) -> None:
+    with pytest.raises(NotRelabelledError, match=reason):
+        relabelled(answer, task_of(family))
 
 
 def test_answers_are_the_same_however_they_are_spelt() -> None:
