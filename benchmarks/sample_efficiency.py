@@ -13,8 +13,10 @@ evaluation is left out. Held-out: the same 500 tasks at every evaluation, unifor
 last five evaluations and all seeds; an arm has reached it at the first of three evaluations in a row that are at or above it.
 (b) matches (a) where the paired 90 % bootstrap interval of their levels' difference, seed by seed, lies within ±0.03.
 
-Finished cells are kept and half-done runs resumed, so the command goes on where it was stopped. ``--budget small`` is chemistry with
-the arms a, b and e. The run folder gets ``table.txt`` and ``curves.png``.
+(a) and (b) are first run with each of ``--learning-rates`` on a seed of their own, and go on with the best; (c), (d), (e) and (g) have
+(b)'s. ``--budget small`` is chemistry with the arms a, b and e at the quickstart's rate, as many cells at once as there are cores, at
+most two. Finished cells are kept and half-done runs resumed, so the command goes on where it was stopped. The folder gets
+``table.txt``, ``report.json``, ``curves.png`` and each cell's log (`benchmarks/sample_efficiency_report.py`).
 """
 
 from __future__ import annotations
@@ -26,15 +28,11 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from statistics import fmean, stdev
-from typing import Any
-
-import matplotlib.pyplot as plt
-from rich.console import Console
-from rich.table import Table
+from typing import Any, NamedTuple
 
 from flywheel import sandbox
 from flywheel.background import BackgroundLoop
@@ -44,15 +42,17 @@ from flywheel.monitor.progress import Progress
 from flywheel.prepare import PolicyMaker
 from flywheel.recipe import load_recipe, to_toml
 from flywheel.rollout.stage import Stage
-from flywheel.statistics import bootstrap_interval
 from flywheel.store.reader import Reader, read_records
 from flywheel.tasks.source import TaskSource
 
 ROOT = Path(__file__).resolve().parent.parent
-LEVEL_EVALUATIONS = 5
-IN_A_ROW = 3
-MATCH = 0.03
+sys.path.insert(0, str(ROOT))  # as a script it sees its own folder only
+
+from benchmarks.sample_efficiency_report import NAMES, Point, level, read_curve, write_report  # noqa: E402
+
 PROBE_TOKENS = 256
+QUICKSTART_RATE = 2.5e-4
+SWEEP_SEED = 1000
 ENVIRONMENTS = {
     "chemistry": """[environments.chemistry.families.groups]
 knobs = { heavy_atoms = [5, 9], hetero_kinds = [3, 5], num_hetero = [2, 4], num_groups = [2, 3], tightness = [1, 3] }
@@ -79,27 +79,6 @@ CURRICULUM = {
 LESSONS = {"learning.hindsight_share": 0.2, "learning.repair_share": 0.1, "learning.retry_size": 64, "trainer.ce_weight": 0.3}
 ANCHORS = {"learning.distill_share": 0.1, "learning.anchor_floor": 1.0, "trainer.ce_weight": 0.3}  # all of the share is anchors
 OURS: dict[str, dict[str, Any]] = {"b": {}, "c": CURRICULUM, "d": LESSONS, "e": {**CURRICULUM, **LESSONS}, "g": ANCHORS}
-NAMES = {
-    "a": "TRL's GRPOTrainer",
-    "b": "flywheel, plain",
-    "c": "+ curriculum",
-    "d": "+ hindsight, repair, retries",
-    "e": "all",
-    "f": "supervised on references",
-    "g": "plain + anchors",
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Point:
-    """One evaluation of a run: its pass rate, and what the run had spent when it was made."""
-
-    step: int
-    sampled: float
-    trained: float
-    seconds: float
-    verdicts: float
-    rate: float
 
 
 def main() -> int:
@@ -110,24 +89,45 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--every", type=int, default=6, help="steps between evaluations")
+    parser.add_argument(
+        "--learning-rates", type=float, nargs="+", help="swept for (a) and (b); default: the quickstart's and half and twice it"
+    )
+    parser.add_argument("--jobs", type=int, help="cells at once, which share the cores; default: 1, with --budget small at most 2")
     parser.add_argument("--cells", type=int, default=None, help="stop after this many cells that were not there")
     parser.add_argument("--out", type=Path, default=Path("runs/sample_efficiency"))
     args, overrides = parser.parse_known_args()
     small = args.budget == "small"
-    arms = args.arms or (["a", "b", "e"] if small else list(NAMES))
+    arms = sorted(args.arms or (["a", "b", "e"] if small else list(NAMES)))
+    rates = args.learning_rates or ([QUICKSTART_RATE] if small else [QUICKSTART_RATE / 2, QUICKSTART_RATE, 2 * QUICKSTART_RATE])
+    cores = os.cpu_count() or 1
+    jobs = args.jobs or (min(2, cores) if small else 1)
     # One-turn tasks, and the arms that are programs of their own, are modules of this folder.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    sys.path.insert(0, str(ROOT))
-    left = args.cells
+    os.environ["OMP_NUM_THREADS"] = str(max(1, cores // jobs))
+    left = math.inf if args.cells is None else args.cells
     for env in args.environments or (["chemistry"] if small else list(ENVIRONMENTS)):
         bench = Bench(env, args.out / env, args.steps, args.every, overrides)
-        for seed in args.seeds:  # seeds outermost: a stopped benchmark has whole comparisons
-            for arm in sorted(arms):
-                if left != 0 and not bench.curve_file(arm, seed).exists():
-                    bench.run(arm, seed)
-                    left = None if left is None else left - 1
-        bench.report(arms, args.seeds)
+        swept = ["a"] * ("a" in arms) + ["b"] * (arms != ["a"])
+        trials = {arm: [Cell(arm, SWEEP_SEED, rate) for rate in rates] if len(rates) > 1 else [] for arm in swept}
+        left -= bench.run_all([cell for of_arm in trials.values() for cell in of_arm], jobs, left)
+        if any(not bench.curve(cell) for of_arm in trials.values() for cell in of_arm):
+            continue  # stopped by --cells before the best rates are known
+        best = {arm: max(found, key=bench.level).learning_rate if found else rates[0] for arm, found in trials.items()}
+        # Seeds outermost: a stopped benchmark has whole comparisons.
+        cells = [Cell(arm, seed, best["a" if arm == "a" else "b"]) for seed in args.seeds for arm in arms]
+        left -= bench.run_all([cell for cell in cells if cell.arm != "f"], jobs, left)
+        left -= bench.run_all([cell for cell in cells if cell.arm == "f"], jobs, left)  # (f) has (e)'s tokens
+        curves = {arm: {cell.seed: curve for cell in cells if cell.arm == arm and (curve := bench.curve(cell))} for arm in arms}
+        write_report(env, {arm: found for arm, found in curves.items() if found}, best, bench.out)
     return 0
+
+
+class Cell(NamedTuple):
+    """One run of an arm."""
+
+    arm: str
+    seed: int
+    learning_rate: float
 
 
 class Bench:
@@ -138,44 +138,79 @@ class Bench:
         self.overrides = overrides
         self.settings = {**COMMON, "run.steps": steps, "evaluation.every": every, "engine.probe_every": steps}
 
-    def curve_file(self, arm: str, seed: int) -> Path:
-        """Return where a finished cell's curve is."""
-        return self.out / arm / f"seed-{seed}" / "curve.json"
+    def folder(self, cell: Cell) -> Path:
+        """Return where a cell's recipe, log, run and, once it is finished, ``curve.json`` are."""
+        rate = "" if cell.seed != SWEEP_SEED else f"-rate-{cell.learning_rate:g}"
+        return self.out / cell.arm / f"seed-{cell.seed}{rate}"
 
-    def run(self, arm: str, seed: int) -> None:
+    def curve(self, cell: Cell) -> list[Point]:
+        """Return the curve of a cell; empty where it is not there."""
+        path = self.folder(cell) / "curve.json"
+        return read_curve(path) if path.exists() else []
+
+    def level(self, cell: Cell) -> float:
+        """Return the level that a finished cell reached."""
+        return level(self.curve(cell))
+
+    def run_all(self, cells: Sequence[Cell], jobs: int, most: float) -> int:
+        """Run the cells that are not there, `jobs` at once and `most` in all, and return how many; the first that fails ends it."""
+        missing = [cell for number, cell in enumerate(cell for cell in cells if not self.curve(cell)) if number < most]
+        if missing:
+            self.start()
+        with ThreadPoolExecutor(jobs) as pool:
+            futures = [pool.submit(self.run, cell) for cell in missing]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return len(missing)
+
+    def run(self, cell: Cell) -> None:
         """Run one cell and write its curve."""
-        start = self.start()
-        folder = self.curve_file(arm, seed).parent
+        begun, start, folder, arm = time.monotonic(), self.start(), self.folder(cell), cell.arm
         folder.mkdir(parents=True, exist_ok=True)
-        cell = self.cell(folder / "cell.toml", seed, start, OURS.get(arm, {}))
-        print(f"{self.env}, arm {arm} ({NAMES[arm]}), seed {seed}", flush=True)
-        if arm == "a":
-            words = ["benchmarks.sample_efficiency_trl", str(cell), "--model", str(start), "--out", str(folder)]
-            subprocess.run([sys.executable, "-m", *words], check=True)
-        elif arm == "f":
-            tokens = self.curve("e", seed)[-1].trained
-            words = ["benchmarks.sample_efficiency_supervised", str(cell), "--model", str(start), "--out", str(folder)]
-            subprocess.run([sys.executable, "-m", *words, "--tokens", str(int(tokens))], check=True)
+        recipe = str(self.recipe(folder / "cell.toml", cell, start))
+        if arm in ("a", "f"):
+            module = "benchmarks.sample_efficiency_trl" if arm == "a" else "benchmarks.sample_efficiency_supervised"
+            words = [module, recipe, "--model", str(start), "--out", str(folder)]
+            if arm == "f":
+                words += ["--tokens", str(int(self.curve(cell._replace(arm="e"))[-1].trained))]
+            self.ran(cell, words)
         else:
             run_dir = folder / "run"
-            begun = (run_dir / "recipe.toml").exists()
-            words = [sys.executable, "-m", "flywheel.train", str(cell), "--run-dir", str(run_dir), *(["--resume"] if begun else [])]
-            subprocess.run(words, check=True)
-            self.curve_file(arm, seed).write_text(json.dumps(curve_of_run(run_dir, probe_every=self.steps)))
+            resume = ["--resume"] if (run_dir / "recipe.toml").exists() else []
+            self.ran(cell, ["flywheel.train", recipe, "--run-dir", str(run_dir), *resume])
+            (folder / "curve.json").write_text(json.dumps(curve_of_run(run_dir, probe_every=self.steps)))
+        rates = " ".join(f"{point.rate:.3f}" for point in self.curve(cell))
+        print(f"{self.env}, arm {arm} ({NAMES[arm]}), seed {cell.seed}: {rates} in {time.monotonic() - begun:.0f} s", flush=True)
 
-    def cell(self, path: Path, seed: int, model: Path | None, settings: dict[str, Any]) -> Path:
-        """Write the recipe of a cell, which holds all that the arms share, and return its path."""
-        own = {"run.seed": seed, **self.settings, **settings}
-        own |= {} if model is None else {"policy.model": str(model), "cold_start.steps": 0}
+    def ran(self, cell: Cell, words: Sequence[str]) -> None:
+        """Run a module to its end, its output in the cell's log."""
+        path = self.folder(cell) / "cell.log"
+        with path.open("a", encoding="utf-8") as log:
+            done = subprocess.run([sys.executable, "-m", *words], stdout=log, stderr=log, stdin=subprocess.DEVNULL, check=False)
+        if done.returncode:
+            raise RuntimeError(
+                f"{self.env}, arm {cell.arm}, seed {cell.seed} ended with {done.returncode}; the end of {path}:\n{path.read_text()[-2000:]}"
+            )
+
+    def recipe(self, path: Path, cell: Cell | None, model: Path | None = None) -> Path:
+        """Write the recipe of a cell, which holds all that the arms share, and return its path; of the cold start without a cell."""
+        own: dict[str, Any] = {"run.seed": 0, **self.settings}
+        fixed: dict[str, Any] = {} if model is None else {"policy.model": str(model), "cold_start.steps": 0}
+        if cell is not None:
+            own |= {"run.seed": cell.seed, "trainer.learning_rate": cell.learning_rate, **OURS.get(cell.arm, {})}
         path.write_text(f'# A cell.\nextends = "quickstart"\n{ENVIRONMENTS[self.env]}', "utf-8")
-        words = [word for key, value in own.items() for word in (f"--{key}", str(value))]
-        recipe = load_recipe(str(path), [*words, *self.overrides])
+        first, last = ([word for key, value in said.items() for word in (f"--{key}", str(value))] for said in (own, fixed))
+        recipe = load_recipe(str(path), [*first, *self.overrides, *last])
         path.write_text(f"# A cell.\n{to_toml(recipe)}", "utf-8")
         return path
 
     def start(self) -> Path:
         """Return the cold-started model that every cell begins with: one copy, whatever becomes of the sources and the cache meanwhile."""
-        kept = self.out / "start"
+        kept = self.out.resolve() / "start"
         if not kept.exists():
             partial = self.out / "start.partial"
             shutil.copytree(self.cold_started(), partial, dirs_exist_ok=True)
@@ -185,7 +220,7 @@ class Bench:
     def cold_started(self) -> Path:
         """Return the model after the recipe's own cold start, in the cache."""
         self.out.mkdir(parents=True, exist_ok=True)
-        recipe = load_recipe(str(self.cell(self.out / "start.toml", 0, None, {})))
+        recipe = load_recipe(str(self.recipe(self.out / "start.toml", None)))
         background, stage = BackgroundLoop(), Stage(recipe)
         sandbox.configure(recipe.sandbox)
         try:
@@ -196,73 +231,6 @@ class Bench:
             stage.close()
             sandbox.close_shared()
             background.close()
-
-    def curve(self, arm: str, seed: int) -> list[Point]:
-        """Return the curve of a cell; empty where it is not there."""
-        path = self.curve_file(arm, seed)
-        if not path.exists():
-            return []
-        return [
-            Point(
-                step=int(p["step"]),
-                sampled=p["sampled"],
-                trained=p["trained"],
-                seconds=p["seconds"],
-                verdicts=p["verdicts"],
-                rate=p["pass"],
-            )
-            for p in json.loads(path.read_text("utf-8"))
-        ]
-
-    def report(self, arms: Sequence[str], seeds: Sequence[int]) -> None:
-        """Print and write the table, and draw the curves."""
-        curves = {arm: {seed: found for seed in seeds if (found := self.curve(arm, seed))} for arm in arms}
-        curves = {arm: found for arm, found in curves.items() if found}
-        if not curves:
-            return
-        base = curves.get("a") or next(iter(curves.values()))
-        target = fmean(level(curve) for curve in base.values())
-        columns = ("arm", "seeds", "start", "level", "reached", "M tokens sampled", "of (a)'s", "M trained", "seconds", "verdicts")
-        table = Table(
-            *columns, title=f"{self.env}: target {target:.3f}, (a)'s level; what it took to reach it, mean over the seeds that did"
-        )
-        spent_by_a: float | None = None
-        for arm, of_arm in curves.items():
-            reached = [point for curve in of_arm.values() if (point := when_reached(curve, target)) is not None]
-            sampled = fmean(p.sampled for p in reached) if reached else None
-            spent_by_a = sampled if arm == "a" else spent_by_a
-            ratio = f"{sampled / spent_by_a:.2f}" if sampled is not None and spent_by_a else "-"
-            means = [f"{fmean(getattr(p, name) for p in reached) / unit:.3g}" if reached else "-" for name, unit in AXES]
-            table.add_row(
-                f"{arm} {NAMES[arm]}",
-                str(len(of_arm)),
-                f"{fmean(curve[0].rate for curve in of_arm.values()):.3f}",
-                spread([level(curve) for curve in of_arm.values()]),
-                f"{len(reached)}/{len(of_arm)}",
-                means[0],
-                ratio,
-                *means[1:],
-            )
-        lines = [self.match(curves)] if {"a", "b"} <= curves.keys() else []
-        with (self.out / "table.txt").open("w", encoding="utf-8") as file:
-            for console in (Console(width=150), Console(width=150, file=file)):
-                console.print(table)
-                for line in lines:
-                    console.print(line)
-        draw(self.env, curves, target, self.out / "curves.png")
-
-    @staticmethod
-    def match(curves: dict[str, dict[int, list[Point]]]) -> str:
-        """Return the line that compares (b) with (a), seed by seed."""
-        gaps = [level(curves["b"][seed]) - level(curves["a"][seed]) for seed in curves["a"] if seed in curves["b"]]
-        if len(gaps) < 2:
-            return f"(b) less (a): {gaps}; an interval needs two seeds"
-        found = bootstrap_interval(gaps, confidence=0.9)
-        verdict = "matches" if -MATCH <= found.low <= found.high <= MATCH else "does not match, to this precision"
-        return f"(b) less (a): {found.mean:+.3f}, paired 90 % interval [{found.low:+.3f}, {found.high:+.3f}]: {verdict} within ±{MATCH}"
-
-
-AXES = (("sampled", 1e6), ("trained", 1e6), ("seconds", 1.0), ("verdicts", 1.0))
 
 
 def curve_of_run(run_dir: Path, probe_every: int) -> list[dict[str, float]]:
@@ -287,40 +255,6 @@ def curve_of_run(run_dir: Path, probe_every: int) -> list[dict[str, float]]:
         if step in rates:
             points.append({"step": float(step), **total, "pass": rates[step]})
     return points
-
-
-def level(curve: Sequence[Point]) -> float:
-    """Return the mean pass rate of the last evaluations."""
-    return fmean(point.rate for point in curve[-LEVEL_EVALUATIONS:])
-
-
-def when_reached(curve: Sequence[Point], target: float) -> Point | None:
-    """Return the first of three evaluations in a row that are at or above the target."""
-    for at in range(len(curve) - IN_A_ROW + 1):
-        if all(point.rate >= target for point in curve[at : at + IN_A_ROW]):
-            return curve[at]
-    return None
-
-
-def spread(values: Sequence[float]) -> str:
-    """Return the mean and its standard error."""
-    return f"{fmean(values):.3f}" + (f" ± {stdev(values) / math.sqrt(len(values)):.3f}" if len(values) > 1 else "")
-
-
-def draw(env: str, curves: dict[str, dict[int, list[Point]]], target: float, path: Path) -> None:
-    """Draw every arm's mean curve over sampled tokens, its seeds thinly behind it."""
-    figure, axes = plt.subplots(figsize=(8, 5))
-    for arm, of_arm in curves.items():
-        length = min(map(len, of_arm.values()))
-        means = [(fmean(c[at].sampled for c in of_arm.values()), fmean(c[at].rate for c in of_arm.values())) for at in range(length)]
-        (line,) = axes.plot(*zip(*means, strict=True), label=f"{arm} {NAMES[arm]}", marker=".")
-        for curve in of_arm.values():
-            axes.plot([p.sampled for p in curve], [p.rate for p in curve], color=line.get_color(), alpha=0.25, linewidth=0.8)
-    axes.axhline(target, color="grey", linestyle=":", label="(a)'s level")
-    axes.set(xlabel="tokens sampled", ylabel="held-out pass@1", title=env)
-    axes.legend()
-    figure.savefig(path, dpi=120, bbox_inches="tight")
-    plt.close(figure)
 
 
 if __name__ == "__main__":

@@ -160,7 +160,7 @@ class Relabeller(Protocol):
     on failed and truncated attempts only, and what they return is verified again, by the new task's own verifier, before it trains
     anything (`flywheel.hindsight.harvest`). The trajectory's turns are the attempt's own as far as they are kept; a turn without
     completion ids (a closing submit, say) is rendered. One optional member: ``trivial(task) -> Sequence[str]``, answers to a task of
-    its making that cost nothing to think of and have to fail.
+    its making that cost nothing to think of and have to fail. `Instructing` has two more.
     """
 
     @property
@@ -174,6 +174,25 @@ class Relabeller(Protocol):
         Raises:
             NotRelabelledError: there is nothing to make of this attempt; an empty list says the same without a reason.
             InfraError: something broke that is not the attempt's fault.
+        """
+        ...
+
+
+class Instructing(Protocol):
+    """Two more optional members of a `Relabeller`, for tasks that a model may word (``learning.instructions``)."""
+
+    def ask(self, task: Task, answer: str) -> str | None:
+        """Return what to ask the model, which sees the answer; None where the task's own words are the better ones.
+
+        The reply is to be a JSON object with a ``statement``.
+        """
+        ...
+
+    def worded(self, task: Task, answer: str, statement: str) -> str:
+        """Return the relabelled task's prompt with the model's statement in the place of the template's.
+
+        Raises:
+            NotRelabelledError: the statement won't do; it holds the answer, say.
         """
         ...
 

@@ -2,9 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from flywheel.sections import Section
+
+
+class InstructionConfig(Section):
+    """``[learning.instructions]``: who words relabelled tasks that a model may word (flywheel/hindsight/instructions.py)."""
+
+    by: Literal["template", "policy", "endpoint"] = Field(
+        "template", description="The relabeller's template, the run's own policy, or a model behind an OpenAI-compatible endpoint."
+    )
+    url: str = Field("", description="The endpoint's base address, such as http://127.0.0.1:8000/v1.")
+    model: str = Field("", description="The model's name there.")
+    api_key_env: str = Field("OPENAI_API_KEY", description="Environment variable that holds the endpoint's key, if it needs one.")
+    max_tokens: int = Field(512, ge=1, description="Longest reply.")
+    temperature: float = Field(1.0, ge=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> InstructionConfig:
+        if self.by == "endpoint" and not (self.url and self.model):
+            raise ValueError(
+                "learning.instructions.by is 'endpoint', which needs learning.instructions.url and learning.instructions.model"
+            )
+        return self
 
 
 class LearningConfig(Section):
@@ -15,6 +38,7 @@ class LearningConfig(Section):
     """
 
     hindsight_share: float = Field(0.0, ge=0, le=1, description="Most tokens of failures relabelled as what they did solve.")
+    instructions: InstructionConfig = InstructionConfig()
     repair_share: float = Field(0.0, ge=0, le=1, description="Most tokens of failures followed by their repair.")
     distill_share: float = Field(0.0, ge=0, le=1, description="Most tokens of the policy's own solved attempts, by imitation.")
     anchor_floor: float = Field(
@@ -66,6 +90,8 @@ class LearningConfig(Section):
             "max_similarity": self.max_similarity < 1,
             "min_entropy": self.min_entropy > 0,
         }
+        if self.instructions.by != "template" and self.hindsight_share == 0:
+            raise ValueError("learning.instructions words relabelled tasks, and there are none: raise learning.hindsight_share")
         if not self.is_supervised and any(needing.values()):
             named = ", ".join(f"learning.{name}" for name, is_set in needing.items() if is_set)
             raise ValueError(

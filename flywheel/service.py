@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from flywheel.evaluation import Evaluation, evaluate
 from flywheel.hindsight.anchors import Anchors
 from flywheel.hindsight.diversity import AnswerKeys, diversity_of
 from flywheel.hindsight.harvest import Harvester
+from flywheel.hindsight.instructions import Instructor
 from flywheel.hindsight.learning_figures import route_figures, source_figures
 from flywheel.hindsight.teacher import Teacher
 from flywheel.monitor import figures
@@ -35,6 +37,7 @@ from flywheel.rollout.stage import Stage
 from flywheel.routes import recorded_routes
 from flywheel.serving import Serving
 from flywheel.store.journal import Journal
+from flywheel.tasks.chat_model import ChatModel, EndpointModel, EngineModel
 from flywheel.tasks.history import CurriculumHistory
 from flywheel.tasks.source import TaskSource, environment_class
 from flywheel.trainer.checkpoints import CheckpointNote, checkpoint_step, complete_checkpoints
@@ -211,7 +214,7 @@ class ExperienceService:
             anchors = Anchors(self._source, self._stage, self._chat, seed=seed, concurrency=concurrency)
         harvester = None
         if recipe.learning.hindsight_share + recipe.learning.repair_share > 0:
-            harvester = Harvester(recipe, self._stage, self._chat, self._source, self._journal)
+            harvester = Harvester(recipe, self._stage, self._chat, self._source, self._journal, self._make_instructor())
         return Teacher(
             recipe,
             self._journal,
@@ -221,6 +224,16 @@ class ExperienceService:
             harvester=harvester,
             say=self._progress.line,
         )
+
+    def _make_instructor(self) -> Instructor | None:
+        config = self._recipe.learning.instructions
+        model: ChatModel | None = None
+        if config.by == "policy":
+            model = EngineModel(self._engine, self._chat, max_tokens=config.max_tokens, temperature=config.temperature)
+        elif config.by == "endpoint":
+            key = os.environ.get(config.api_key_env)
+            model = EndpointModel(config.url, config.model, api_key=key, max_tokens=config.max_tokens, temperature=config.temperature)
+        return None if model is None else Instructor(model, self._chat, self._source, self._recipe.run.seed, self._progress.line)
 
     def _learning_figures(self, step: int, groups: Sequence[Group]) -> dict[str, float]:
         learnt = source_figures(self._journal, step) if self._teacher is not None else {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -31,9 +31,21 @@ LEARNING: dict[str, object] = {
 }
 
 
+TOLD: dict[str, object] = {
+    "learning.hindsight_share": 0.5,
+    "learning.repair_share": 0.25,
+    "learning.max_uses": 2,
+    "rollout.groups_per_step": 8,
+    "rollout.group_size": 4,
+    "evaluation.tasks_per_environment": 2,
+}
+
+
 @pytest.fixture(scope="module")
 def runs(home: Path) -> Iterator[Runs]:
-    (home / "few.toml").write_text('# Pick a letter of few.\n[run]\nname = "few"\n[environments.few]\nuse = "tests.few_env:Few"\n')
+    for name in ("few", "told"):
+        text = f'# Pick a letter of few.\n[run]\nname = "few"\n[environments.few]\nuse = "tests.few_env:{name.title()}"\n'
+        (home / f"{name}.toml").write_text(text)
     with Runs(home) as runs:
         yield runs
 
@@ -45,8 +57,8 @@ def learnt(runs: Runs, home: Path) -> Path:
     return run
 
 
-def words(home: Path) -> list[str]:
-    return ["few.toml", *overrides(PICK, {"run.cache_dir": str(home / "cache")}, LEARNING), *EXACT]
+def words(home: Path, name: str = "few", learning: Mapping[str, object] = LEARNING) -> list[str]:
+    return [f"{name}.toml", *overrides(PICK, {"run.cache_dir": str(home / "cache")}, learning), *EXACT]
 
 
 def test_batches_hold_what_was_asked_for_and_lineage_shows_it(learnt: Path) -> None:
@@ -85,21 +97,46 @@ def test_batches_hold_what_was_asked_for_and_lineage_shows_it(learnt: Path) -> N
 @pytest.mark.slow
 def test_killed_and_resumed_it_learns_the_same(runs: Runs, home: Path, learnt: Path) -> None:
     run = home / "learnt-killed"
+    killed_and_resumed(runs, run, words(home))
+    agrees(run, learnt)
+
+
+@pytest.mark.slow
+def test_killed_amid_lessons_of_failures_it_learns_the_same(runs: Runs, home: Path) -> None:
+    said, whole, run = words(home, "told", TOLD), home / "told", home / "told-killed"
+    runs.succeeded([*said, "--run-dir", str(whole)])
+    killed_and_resumed(runs, run, said)
+    agrees(run, whole)
+    with Reader.open(run) as reader:
+        rows = [row for step in range(1, STEPS + 1) for row in made_step(reader, step).rows]
+        origins = Counter(row.attempt.origin for row in rows if row.kind == "ce" and row.attempt is not None)
+        assert {"hindsight", "repair"} <= set(origins), origins
+        assert max(Counter(row.experience_id for row in rows if row.kind == "ce").values()) == 2
+        assert any(not kept for (kept,) in reader.query("SELECT kept FROM relabellings WHERE relabeller = 'goals'"))
+    assert any(found.get("learning/tokens/hindsight", 0) > 0 for found in figures(run).values())
+
+
+def killed_and_resumed(runs: Runs, run: Path, said: Sequence[str]) -> None:
+    """Run, killed amid a step's groups, as a batch is there and amid groups again."""
     kills: list[Kill] = [
         when(has_groups_of(2)),
         when(lambda run: any(b["step"] == 4 for b in records(run, "batch"))),
         when(has_groups_of(6)),
     ]
     for kill in kills:
-        started = runs.start([*words(home), "--run-dir", str(run), *(["--resume"] if (run / "recipe.toml").exists() else [])])
+        started = runs.start([*said, "--run-dir", str(run), *(["--resume"] if (run / "recipe.toml").exists() else [])])
         kill(started, run)
         started.wait()
-    runs.succeeded([*words(home), "--run-dir", str(run), "--resume"])
-    assert batches(run) == batches(learnt)
-    mine, theirs = figures(run), figures(learnt)
+    runs.succeeded([*said, "--run-dir", str(run), "--resume"])
+
+
+def agrees(run: Path, whole: Path) -> None:
+    """Check that a run that was killed has the batches, losses, weights and attempts of one that was not."""
+    assert batches(run) == batches(whole)
+    mine, theirs = figures(run), figures(whole)
     for step, found in theirs.items():
         assert mine[step] == found, {name for name in found | mine[step] if mine[step].get(name) != found.get(name)}
-    weights = [complete_checkpoints(folder)[-1] / "model.safetensors" for folder in (run, learnt)]
+    weights = [complete_checkpoints(folder)[-1] / "model.safetensors" for folder in (run, whole)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
-    with Reader.open(run) as reader, Reader.open(learnt) as other:
+    with Reader.open(run) as reader, Reader.open(whole) as other:
         assert {e.id for e in reader.attempts()} == {e.id for e in other.attempts()}

@@ -71,7 +71,7 @@ class CodeAuthor:
         tests = [_test(test) for test in _listed(reply.get("tests"))]
         if not MIN_STATEMENT <= len(statement) <= MAX_STATEMENT:
             raise ValueError(f"the statement has {len(statement)} characters, expected {MIN_STATEMENT} to {MAX_STATEMENT}")
-        if not name.isidentifier() or not re.search(rf"\b{name}\b", statement):
+        if not says(statement, name):
             raise ValueError(f"the entry point {name!r} is not a name that the statement says")
         if not MIN_TESTS <= len(tests) <= MAX_TESTS or len({json.dumps(test["args"]) for test in tests}) < MIN_TESTS:
             raise ValueError(f"{len(tests)} tests, expected {MIN_TESTS} to {MAX_TESTS}, as many of them with different arguments")
@@ -91,7 +91,7 @@ class CodeAuthor:
         """Raise a `ValueError` that says why, unless the task is sound (see `flywheel.contracts.TaskAuthor`)."""
         reference, name = str(task.payload["reference"]), str(task.payload["entry_point"])
         statement = task.prompt.rsplit("\n", 1)[0]
-        if (line := _leaked(reference, statement)) is not None:
+        if (line := leaked(reference, statement)) is not None:
             raise ValueError(f"the statement holds the answer: {line!r}")
         for attempt in ("once", "twice"):
             verdict = _verdict(task, reference)
@@ -142,7 +142,12 @@ def _trivial(name: str, tests: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"def {name}(*args):\n    {line}\n" for line in lines]
 
 
-def _leaked(reference: str, statement: str) -> str | None:
+def says(statement: str, name: str) -> bool:
+    """Whether a statement has a function's name."""
+    return name.isidentifier() and re.search(rf"\b{name}\b", statement) is not None
+
+
+def leaked(reference: str, statement: str) -> str | None:
     """Return a line of the reference's body that the statement holds, spaces aside; None where there is none."""
     told = re.sub(r"\s+", "", statement).lower()
     try:

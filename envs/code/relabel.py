@@ -16,7 +16,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from flywheel.envs.code.drafts import results
+from flywheel.envs.code.authoring import MAX_STATEMENT, MIN_STATEMENT, leaked, says
+from flywheel.envs.code.drafts import equation, results
 from flywheel.envs.code.examples import step_draft
 from flywheel.envs.code.families import FAMILIES, STEPS
 from flywheel.envs.code.mutants import mutants
@@ -66,6 +67,30 @@ class ProgramRelabeller:
         header = f"def {task.payload['entry_point']}(*args):"
         return (f"{header}\n    return args[0]\n", f"{header}\n    return {commonest}\n")
 
+    def ask(self, task: Task, answer: str) -> str | None:
+        """Return what to ask a model that is to word a task told by examples; steps are told in the family's own words, which are exact."""
+        if "reference" in task.payload or task.payload["entry_point"] is None:
+            return None
+        with _PARSING:
+            source = ast.unparse(ast.parse(answer))  # without its comments, which may say anything
+        return (
+            f"Here is a Python program:\n\n{source}\n\nSome calls:\n{_calls(task)}\n\nWrite the task that it is the solution of, for "
+            f"somebody who sees neither the program nor these words: say in plain English, in one to five sentences, what "
+            f"{task.payload['entry_point']} is given and what it has to return for any input. Name the function. No code, and no line of "
+            'the program. Reply with one JSON object and nothing else: {"statement": the task}.'
+        )
+
+    def worded(self, task: Task, answer: str, statement: str) -> str:
+        """Return a model's statement and the task's examples."""
+        if not MIN_STATEMENT <= len(statement) <= MAX_STATEMENT:
+            raise NotRelabelledError("statement_length")
+        if not says(statement, str(task.payload["entry_point"])):
+            raise NotRelabelledError("function_unnamed")
+        with _PARSING:
+            if leaked(answer, statement) is not None:
+                raise NotRelabelledError("holds_answer")
+        return f"{statement}\n{_calls(task)}"
+
     def _as_steps(self, task: Task, source: str) -> tuple[Task | None, str]:
         """Return the task in the family's own words, None where it has none for it, and the answer to it.
 
@@ -86,6 +111,12 @@ class ProgramRelabeller:
         if sum(results(mutant, inputs) != meant for mutant in mutants(reference)[:MAX_MUTANTS]) < MIN_KILLED:
             raise NotRelabelledError("weak_tests")
         return made, reference if reading.belied else source
+
+
+def _calls(task: Task) -> str:
+    """Return a task's public calls and their results, a line each."""
+    name = str(task.payload["entry_point"])
+    return "\n".join(equation(test["args"], test["expected"], name) for test in task.payload["public_tests"])
 
 
 def _as_program(task: Task, source: str) -> Task:

@@ -67,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
     print(f"{args.out}: {done.num_rows} rows of {done.num_attempts} attempts")
+    if done.num_weighted:
+        print(f"{done.num_weighted} of them begin with a failure, told in messages with weight 0; TRL reads no weights: use --form tokens")
     for reason, count in done.skipped.items():
         print(f"left out: {count} whose attempt {reason}")
     if done.num_dropped:

@@ -14,6 +14,7 @@ from typing import Any
 
 from flywheel.config import Recipe
 from flywheel.errors import ConfigError
+from flywheel.hindsight.repair import mended_from
 from flywheel.inference.chat import ChatFormat, load_tokenizer
 from flywheel.rollout.playing import imitation_row
 from flywheel.rollout.stage import environment_maker
@@ -60,14 +61,17 @@ class Conversations:
     def said(self, experience: Experience) -> list[Message]:
         """Return the messages from the first turn on; what the environment said last nobody answered, so it is left out.
 
+        What the policy said before it mended a failure has weight 0.
+
         Raises:
             ConfigError: a turn has calls, and there is no chat format to tell them from the text beside them.
         """
         tools = self.tools(experience.task.env)
         turns = experience.trajectory.turns
         messages: list[Message] = []
+        first = mended_from(experience)
         for number, turn in enumerate(turns):
-            messages.append(self._action(turn, tools))
+            messages.append(self._action(turn, tools) | ({"weight": 0} if number < first else {}))
             if number + 1 < len(turns) and turn.observation is not None:
                 messages += _observations(turn)
         return messages
@@ -78,7 +82,7 @@ class Conversations:
             return None
         asked = dataclasses.replace(experience, task=dataclasses.replace(experience.task, prompt=self.prompt(experience.task)))
         try:
-            return imitation_row(asked, self.tools(experience.task.env), self._chat)
+            return imitation_row(asked, self.tools(experience.task.env), self._chat, trained_from=mended_from(experience))
         except ValueError:
             return None
 

@@ -21,12 +21,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Exported:
-    """What came of an export: rows written, attempts read for them, attempts without a row by reason, and what the store has dropped."""
+    """What came of an export: rows written, attempts read for them, attempts without a row by reason, and what the store has dropped.
+
+    `num_weighted` of the rows have messages with weight 0.
+    """
 
     num_rows: int
     num_attempts: int
     skipped: Mapping[str, int]
     num_dropped: int
+    num_weighted: int = 0
 
 
 def export(
@@ -75,7 +79,11 @@ def export(
         if num_rows == 0 and selected.num_dropped and not selected.found:
             raise ConfigError(f"{run_dir}: all {selected.num_dropped} such attempts were dropped from the store, as store.max_gb asked")
         return Exported(
-            num_rows=num_rows, num_attempts=len(selected.found), skipped=Counter(maker.skipped), num_dropped=selected.num_dropped
+            num_rows=num_rows,
+            num_attempts=len(selected.found),
+            skipped=Counter(maker.skipped),
+            num_dropped=selected.num_dropped,
+            num_weighted=maker.num_weighted,
         )
 
 

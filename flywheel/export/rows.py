@@ -1,8 +1,11 @@
 """What a row of a training set is: conversations or token ids to imitate (SFT), and preference pairs (DPO), each with its provenance.
 
 `FEATURES` has the columns. ``sft`` rows have ``messages`` and ``tools`` (JSON text, as TRL reads it), or ``input_ids`` and ``labels``
-(-100: no loss; of several turns, only what the policy said is trained). ``dpo`` rows have ``prompt``, ``chosen``, ``rejected`` and
-``tools``, or ``prompt_ids``, ``chosen_ids`` and ``rejected_ids`` with masks that are 0 where the environment speaks.
+(-100: no loss; of several turns, only what the policy said is trained). A repair that goes on with its failure trains what mends it
+alone: the failed turns have labels of -100, or messages with ``weight`` 0, as OpenAI's format has it.
+
+``dpo`` rows have ``prompt``, ``chosen``, ``rejected`` and ``tools``, or ``prompt_ids``, ``chosen_ids`` and ``rejected_ids`` with masks
+that are 0 where the environment speaks.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from datasets import Features, Json, List, Value
 
 from flywheel.export.conversation import Conversations
 from flywheel.export.selection import Found
+from flywheel.hindsight.repair import mended_from
 from flywheel.router import grpo_row
 from flywheel.types import Experience, Origin, Row
 
@@ -48,7 +52,7 @@ FEATURES: dict[tuple[Kind, Form], Features] = {
 
 @dataclass(kw_only=True)
 class RowMaker:
-    """Makes rows of attempts; counts in `skipped` those that have none.
+    """Makes rows of attempts; counts in `skipped` those that have none, and in `num_weighted` those with messages of weight 0.
 
     Args:
         run: The run's name, for provenance.
@@ -60,6 +64,7 @@ class RowMaker:
     conversations: Conversations | None = None
     pairs_per_task: int = 4
     skipped: Counter[str] = field(default_factory=Counter)
+    num_weighted: int = 0
 
     def sft(self, attempts: Iterator[_Read], form: Form) -> Iterator[dict[str, Any]]:
         """Yield a row an attempt."""
@@ -68,10 +73,9 @@ class RowMaker:
                 self.skipped["says nothing"] += 1
             elif _attacked(experience):
                 self.skipped["killed its grader"] += 1
-            elif _goes_on_with_a_failure(experience):
-                self.skipped["is a repair that begins with the failure, which would train, too"] += 1
             elif form == "messages":
                 writer = self._writer()
+                self.num_weighted += mended_from(experience) > 0
                 messages = writer.asked(experience.task) + writer.said(experience)
                 yield {"messages": messages, "tools": self._tools(experience), **self._task(experience), **_attempt(found, experience)}
             elif (row := self._tokens(experience)) is None:
@@ -160,11 +164,6 @@ def paired(solved: Sequence[_Read], failed: Sequence[_Read]) -> Iterator[tuple[_
         for at, one in enumerate(longer):
             other = shorter[(at + shift) % len(shorter)]
             yield (one, other) if longer is solved else (other, one)
-
-
-def _goes_on_with_a_failure(experience: Experience) -> bool:
-    """Whether an attempt's first turns are the failed ones that it mends; a repair that was asked for is a task of its own."""
-    return experience.origin == "repair" and experience.task.operator != "repair"
 
 
 def _attacked(experience: Experience) -> bool:

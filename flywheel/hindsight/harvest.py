@@ -28,7 +28,8 @@ from dataclasses import dataclass, field
 from flywheel.config import Recipe
 from flywheel.contracts import Relabeller
 from flywheel.errors import InfraError, NotRelabelledError, StoreError
-from flywheel.hindsight.lesson import Lesson
+from flywheel.hindsight.instructions import Instructor
+from flywheel.hindsight.lesson import MAX_REASON, Lesson
 from flywheel.hindsight.repair import OPERATOR, Repairer
 from flywheel.hindsight.replaying import TRIES, behind_new_prompt, can_teach, fewest, why_shortened
 from flywheel.inference.chat import ChatFormat
@@ -44,7 +45,6 @@ MAX_LOOKED_AT = 4  # attempts for each of them, of which most may come to nothin
 MAX_REPAIRED = 16  # groups a step
 MAX_PER_ATTEMPT = 4
 MAX_PER_GROUP = 2
-MAX_REASON = 40
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,12 +56,19 @@ class Harvest:
         dropped: How many attempts and pairs were dropped, by reason.
         relabellings: What became of each, kept or dropped.
         shortened: How many lessons lost their earlier turns, by the rule that took them.
+        instructions: How many tasks a model worded, or why it did not, and the ``tokens`` that it took.
     """
 
     lessons: tuple[Lesson, ...]
     dropped: Mapping[str, int]
     relabellings: tuple[Relabelling, ...]
     shortened: Mapping[str, int] = field(default_factory=dict)
+    instructions: Mapping[str, int] = field(default_factory=dict)
+
+    def figures(self) -> dict[str, float]:
+        """Return the figures ``learning/dropped/…`` and the like (flywheel/monitor/figures.py)."""
+        counts = {"dropped": self.dropped, "shortened": self.shortened, "instructions": self.instructions}
+        return {f"learning/{kind}/{name}": float(n) for kind, found in counts.items() for name, n in sorted(found.items())}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,15 +110,25 @@ class Harvester:
         chat: The policy's format.
         source: Knows the splits and what may train.
         journal: The run's, for the tasks that it has seen.
+        instructor: Has a model word the tasks; None where templates do.
     """
 
-    def __init__(self, recipe: Recipe, stage: Stage, chat: ChatFormat, source: TaskSource, journal: Journal) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        stage: Stage,
+        chat: ChatFormat,
+        source: TaskSource,
+        journal: Journal,
+        instructor: Instructor | None = None,
+    ) -> None:
         self._learning = recipe.learning
         self._max_context = recipe.engine.max_model_len or math.inf
         self._stage = stage
         self._chat = chat
         self._source = source
         self._journal = journal
+        self._instructor = instructor
         classes = [(name, environment_class(name, config)) for name, config in recipe.environments.items()]
         environments = {getattr(cls, "name", name): cls for name, cls in classes}
         self._relabellers: dict[str, Sequence[Relabeller]] = {
@@ -138,9 +155,11 @@ class Harvester:
                 for pair in (pair for pairs in proposed for pair in pairs):
                     of_group = sum(not p.reason for p in screened if p.parent.group_id == pair.parent.group_id)
                     screened.append(await self._screened(pair) if of_group < MAX_PER_GROUP else pair.without(pair.reason or "group_cap"))
-            found = await asyncio.gather(*(self._made(pair) for pair in screened))
+            instructions: Counter[str] = Counter()
+            worded = await asyncio.gather(*(self._worded(pair, instructions) for pair in screened))
+            found = await asyncio.gather(*(self._made(pair) for pair in worded))
             repaired = await self._repairs(groups)
-        return _summed([*_outcomes(screened, found), *repaired])
+        return _summed([*_outcomes(worded, found), *repaired], instructions)
 
     def _remember(self, groups: Sequence[Group], step: int) -> None:
         # From the journal: which tasks are known must not depend on where a run was killed.
@@ -248,6 +267,19 @@ class Harvester:
         self._known.add(key)
         return pair
 
+    async def _worded(self, pair: _Pair, counts: Counter[str]) -> _Pair:
+        """Return the pair with its task in a model's words, where one is asked for them; what came of that is counted."""
+        if self._instructor is None or pair.reason or pair.task is None or pair.trajectory is None:
+            return pair
+        try:
+            found = await self._instructor.instruct(pair.maker, pair.parent.task, pair.task, pair.trajectory.answer or "")
+        except Exception:  # noqa: BLE001 - the boundary: a relabeller's bug costs the model's words
+            counts["relabeller_bug"] += 1
+            return pair
+        if found.outcome:
+            counts.update({found.outcome: 1, "tokens": found.num_tokens})
+        return dataclasses.replace(pair, task=found.task, trajectory=dataclasses.replace(pair.trajectory, task_id=found.task.id))
+
     async def _made(self, pair: _Pair) -> tuple[Lesson, str] | str:
         """Return the pair as a lesson and what shortened it, or the reason why it is none."""
         if pair.reason or pair.task is None or pair.trajectory is None:
@@ -313,10 +345,11 @@ def _became(parent_id: str, child_id: str, maker: str, reason: str) -> Relabelli
     return Relabelling(parent_id=parent_id, child_id=child_id, relabeller=maker, kept=not reason, reason=reason)
 
 
-def _summed(outcomes: Sequence[_Outcome]) -> Harvest:
+def _summed(outcomes: Sequence[_Outcome], instructions: Mapping[str, int]) -> Harvest:
     return Harvest(
         lessons=tuple(outcome.lesson for outcome in outcomes if outcome.lesson is not None),
         dropped=dict(Counter(o.relabelling.reason for o in outcomes if not o.relabelling.kept)),
         relabellings=tuple(outcome.relabelling for outcome in outcomes),
         shortened=dict(Counter(outcome.shortened for outcome in outcomes if outcome.shortened)),
+        instructions=dict(instructions),
     )

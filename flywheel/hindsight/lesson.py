@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from flywheel.types import Experience, Row
 
+MAX_REASON = 40  # of a reason that a relabeller gives
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lesson:

@@ -127,6 +127,17 @@ class Repairer:
         return Lesson(experience=experience, row=row, parent_ids=(failure.id, success.id), maker=f"{OPERATOR}:{form}")
 
 
+def mended_from(experience: Experience) -> int:
+    """Return the number of the first turn that an attempt trains: of a repair that goes on with its failure, the first that mends it.
+
+    The failed turns have the ids that were sampled; those that were played again to mend them have none.
+    """
+    if experience.origin != OPERATOR or experience.task.operator == OPERATOR:
+        return 0
+    turns = experience.trajectory.turns
+    return next((number for number, turn in enumerate(turns) if not turn.completion_ids), len(turns))
+
+
 def names_of_failed(task: Task, verdict: Verdict) -> str:
     """Return which checks failed, by name alone: their details may say what an answer should have been."""
     names = dict.fromkeys(check.name for check in verdict.checks if not check.passed)

@@ -120,8 +120,7 @@ class Teacher:
         supervised = await self._anchored(step, drawn, budgets["anchor"], shares.anchor_floor)
         figures = {
             **self._pool.figures(),
-            **{f"learning/dropped/{reason}": float(count) for reason, count in sorted(harvest.dropped.items())},
-            **{f"learning/shortened/{rule}": float(count) for rule, count in sorted(harvest.shortened.items())},
+            **harvest.figures(),
             "learning/collapsing": float(self._is_collapsing),
             "learning/retried": float(sum(group.task.id in self._retry for group in groups)),
         }

@@ -179,8 +179,10 @@ class TaskSource:
             return True
         return self.admission.refusal(task, _key(family, task), is_prose=family.is_prose, repeats=repeats) is None
 
-    def objection(self, task: Task, answer: str | None = None) -> str | None:
+    def objection(self, task: Task, answer: str | None = None, *, is_prose: bool = False) -> str | None:
         """Return why a task that was made of an attempt, or its answer, may not train; None where they may.
+
+        `is_prose` says that a model wrote the prompt, whatever the family's are.
 
         ``no_key``: no family of the run knows the task, so that its split can't be told. ``heldout``: the task is held out.
         ``heldout_answer``: the answer is the reference of a task that the run evaluates on (an environment's optional classmethod
@@ -191,8 +193,9 @@ class TaskSource:
             return "no_key"
         if self._split_of(family, task) != "train":
             return "heldout"
-        if self.admission.refuses(is_prose=family.is_prose):
-            reason = self.admission.refusal(task, key, is_prose=family.is_prose, repeats=True)
+        is_prose = is_prose or family.is_prose
+        if self.admission.refuses(is_prose=is_prose):
+            reason = self.admission.refusal(task, key, is_prose=is_prose, repeats=True)
             if reason is not None:
                 return reason
         keys_of = self._answer_keys.get(task.env)

@@ -276,18 +276,41 @@ def test_what_no_policy_sampled_on_its_task_is_written_as_the_policy_would(told:
     assert row["labels"] == [-100] * len(prompt) + list(said)
 
 
-def test_a_repair_that_begins_with_its_failure_is_left_out(told: Path) -> None:
+def test_a_repair_trains_what_mends_the_failure_and_nothing_before_it(told: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chat = make_chat()
+    chat.tokenizer.save_pretrained(told / "policy")
+    tools = Conversations(RunFolder.opened(told).recipe, chat).tools("pick")
+
+    def submitted(letter: str, observation: str, sampled_on: tuple[int, ...] = ()) -> Turn:
+        action = json.dumps({"name": "submit", "arguments": {"letter": letter}})
+        ids = tuple(chat.render_action(action, tools)) if sampled_on else ()
+        made = turn(action, (ToolCall(name="submit", arguments={"letter": letter}),), observation, ids)
+        return replace(made, prompt_ids=sampled_on)
+
+    task = pick_task()
+    asked = tuple(chat.render_task(task.prompt, tools))
+    failed, mended = submitted("c", "failed checks: letter", asked), submitted("b", "picked")
+    mend_it = Task.create(env="pick", family="pick", prompt="Mend it.", payload={}, operator="repair", parent_id=task.id)
     journal = Journal(told)
-    whole = attempt(1, 1)
-    asked = Task.create(env="pick", family="pick", prompt="Mend it.", payload={}, operator="repair")
-    turns = (turn("call", (ToolCall(name="submit", arguments={"letter": "c"}),), "picked"),)
-    for task in (pick_task(), asked):
-        trajectory = Trajectory(task_id=task.id, turns=turns, stop_reason="terminated", answer="c")
-        made = replace(whole, id=f"repair of {task.id}", task=task, trajectory=trajectory, origin="repair")
-        journal.append_experiences([made], step=2)
+    for of, turns in ((task, (failed, mended)), (mend_it, (mended,))):
+        trajectory = Trajectory(task_id=of.id, turns=turns, stop_reason="terminated", answer="b")
+        journal.append_experiences([replace(attempt(1, 1), id=f"of {of.id}", task=of, trajectory=trajectory, origin="repair")], step=2)
     journal.close()
-    (row,) = exported(told, Selection(origins=("repair",)), form="messages")
-    assert row["messages"][0]["content"] == "Mend it."
+
+    by_task = {row["task_id"]: row for row in exported(told, Selection(origins=("repair",)))}
+    said = list(chat.render_action(mended.text, tools))
+    feedback = list(chat.render_observation(["failed checks: letter"], after=failed.completion_ids, as_tool=True))
+    assert by_task[task.id]["input_ids"] == [*asked, *failed.completion_ids, *feedback, *said]
+    assert by_task[task.id]["labels"] == [-100] * len([*asked, *failed.completion_ids, *feedback]) + said
+    assert by_task[mend_it.id]["labels"][-len(said) - 1 :] == [-100, *said]
+
+    by_task = {row["task_id"]: row for row in exported(told, Selection(origins=("repair",)), form="messages")}
+    roles = [(message["role"], message.get("weight")) for message in by_task[task.id]["messages"]]
+    assert roles == [("user", None), ("assistant", 0), ("tool", None), ("assistant", None)]
+    assert by_task[task.id]["messages"][2]["content"] == "failed checks: letter"
+    assert [message.get("weight") for message in by_task[mend_it.id]["messages"]] == [None, None]
+    assert main([str(told), str(told.parent / "set.jsonl"), "--origin", "repair"]) == 0
+    assert "1 of them begin with a failure, told in messages with weight 0" in capsys.readouterr().out
 
 
 def test_the_command_says_what_it_did_and_what_it_can_not_do(told: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from flywheel.config import Recipe
 from flywheel.hindsight.harvest import Harvest, Harvester
+from flywheel.hindsight.instructions import Instructor
 from flywheel.rollout.stage import Stage
 from flywheel.store.journal import Journal
+from flywheel.tasks.chat_model import ChatModel
 from flywheel.tasks.source import TaskSource
 from flywheel.types import Experience, Group, Task, content_id
 from tests.scripted import ScriptedPolicy, make_chat, make_collector
@@ -49,16 +51,18 @@ async def _collected(recipe: Recipe, task: Task, scripts: Sequence[Sequence[str]
     return Group(id=group_id, task=task, experiences=tuple(experiences))
 
 
-def harvested(recipe: Recipe, groups: Sequence[Group], folder: Path, *, steps: int = 1) -> list[Harvest]:
-    """Return the harvests of the same groups, step by step."""
-    return asyncio.run(_harvested(recipe, groups, folder, steps))
+def harvested(recipe: Recipe, groups: Sequence[Group], folder: Path, *, steps: int = 1, model: ChatModel | None = None) -> list[Harvest]:
+    """Return the harvests of the same groups, step by step; a model words the tasks where one is given."""
+    return asyncio.run(_harvested(recipe, groups, folder, steps, model))
 
 
-async def _harvested(recipe: Recipe, groups: Sequence[Group], folder: Path, steps: int) -> list[Harvest]:
+async def _harvested(recipe: Recipe, groups: Sequence[Group], folder: Path, steps: int, model: ChatModel | None) -> list[Harvest]:
     stage, journal = Stage(recipe), Journal(folder)
     try:
         journal.append_groups(groups, step=1)
-        harvester = Harvester(recipe, stage, CHAT, TaskSource(recipe), journal)
+        source = TaskSource(recipe)
+        instructor = None if model is None else Instructor(model, CHAT, source, seed=0)
+        harvester = Harvester(recipe, stage, CHAT, source, journal, instructor)
         found = []
         for step in range(1, steps + 1):
             found.append(await harvester.harvest(groups, step=step))

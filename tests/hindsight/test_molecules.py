@@ -202,7 +202,7 @@ def test_reactants_of_another_product_ask_for_that_one() -> None:
     [
         ("stereo", "CCOC(C)CN", "no_task"),  # no configuration is said
         ("stereo", "CCCCCCCCCO", "no_task"),  # nor is there any
-        ("forward", "CCOC(C)CN", "no_task"),  # nothing gives it
+        ("forward", "CCOC(C)CNCC", "no_task"),  # nothing gives it
         ("forward", "not a molecule", "invalid"),
         ("retrosynthesis", "CCOC(C)CN", "invalid"),
         ("retrosynthesis", "CCCCCC>>CCCCCO", "no_reaction"),
