@@ -23,6 +23,8 @@ from tests.forked_runs import Runs, Started
 UNREPEATED = (
     "allocation/",
     "learning/waiting/",
+    "learning/dropped",
+    "learning/shortened",
     "learning/collapsing",
     "learning/retried",
     "time/",

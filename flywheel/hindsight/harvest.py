@@ -68,7 +68,8 @@ class Harvest:
     def figures(self) -> dict[str, float]:
         """Return the figures ``learning/dropped/…`` and the like (flywheel/monitor/figures.py)."""
         counts = {"dropped": self.dropped, "shortened": self.shortened, "instructions": self.instructions}
-        return {f"learning/{kind}/{name}": float(n) for kind, found in counts.items() for name, n in sorted(found.items())}
+        figures = {f"learning/{kind}/{name}": float(n) for kind, found in counts.items() for name, n in sorted(found.items())}
+        return figures | {f"learning/dropped_share/{reason}": n / len(self.relabellings) for reason, n in sorted(self.dropped.items())}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -65,6 +65,7 @@ FIGURES: Mapping[str, str] = {
     "learning/tokens/SOURCE": "trained cross-entropy tokens of a source: hindsight, repair, distill, anchor",
     "learning/waiting/SOURCE": "lessons that wait in the pool",
     "learning/dropped/REASON": "relabelled and repaired attempts of the step that were not kept",
+    "learning/dropped_share/REASON": "the same as a share of all that were tried in the step",
     "learning/instructions/OUTCOME": "relabelled tasks of the step worded by a model (written), or why they were not",
     "learning/instructions/tokens": "tokens that the model wrote for them",
     "learning/shortened/RULE": "relabelled attempts of the step that lost their earlier turns (flywheel/hindsight/harvest.py)",

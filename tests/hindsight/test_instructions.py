@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from flywheel.canonical import words
 from flywheel.config import Recipe
 from flywheel.envs.code.relabel import ProgramRelabeller
 from flywheel.errors import InferenceError
@@ -136,9 +137,10 @@ def test_an_evaluations_passage_leaves_the_templates_words(program: str, told: T
 def test_what_is_nearly_an_evaluations_text_leaves_the_templates_words(program: str, told: Task, tmp_path: Path) -> None:
     """No thirteen words in a row are the same: only a comparison as prose finds it, which the family's own tasks don't have."""
     evaluation = tmp_path / "evaluation.jsonl"
-    words = f"{STATEMENT}\n{told.prompt.partition(chr(10))[2]}".split(" ")
-    evaluation.write_text(json.dumps({"question": " ".join("zz" if number % 10 == 9 else word for number, word in enumerate(words))}))
-    tasks = {"decontaminate": [str(evaluation)], "near_duplicate": 0.4}
+    _, _, examples = told.prompt.partition("\n")
+    changed = ["zz" if number % 12 == 11 else word for number, word in enumerate(words(f"{STATEMENT}\n{examples}"))]
+    evaluation.write_text(json.dumps({"question": " ".join(changed)}))
+    tasks = {"decontaminate": [str(evaluation)], "near_duplicate": 0.3}  # seven of twelve shingles are the same: about 0.41
     assert instructed(Model(stated(STATEMENT)), told, program, tasks).outcome == "near_heldout"
 
 
