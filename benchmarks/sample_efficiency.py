@@ -6,7 +6,9 @@
 Arms: (a) TRL's own GRPOTrainer with uniform tasks; (b) flywheel with neither curriculum nor lessons, which has to match (a);
 (c) with the curriculum; (d) with hindsight, repair and retries; (e) with both; (f) supervised training alone, on references, with
 (e)'s trained tokens; (g) (b) and, for every ten sampled tokens, one of anchors. There are no anchors in (a) to (e).
-All have the quickstart's optimiser, loss, clipping and normalisation, and attempts of one turn.
+All have the quickstart's optimiser, loss, clipping and normalisation by tokens, and attempts of one turn. One difference is left: TRL
+counts the tokens of groups without contrast among those that it divides by, flywheel drops these groups first, as DAPO does
+(arXiv:2503.14476); what Adam makes of a gradient does not depend on its scale.
 
 The axes count every token sampled for training from any model (the weight-sync probes among them), tokens trained, and seconds;
 evaluation is left out. Held-out: the same 500 tasks at every evaluation, uniform over the knob ranges. The target is (a)'s mean over its

@@ -2,7 +2,10 @@
 
 Where every line of it is a step that its family knows, the task says these steps in the family's own words (`flywheel.envs.code.reading`).
 Tests are then the family's: fresh inputs that the prompt does not show, chosen so that near misses fail. Any other program is told by
-examples of what it gives (`flywheel.envs.code.observed`).
+examples of what it gives (`flywheel.envs.code.observed`), or by a model that ``learning.instructions`` names, with the examples.
+
+No honest task is made, and the reason counted, of what has no inputs to be asked about: a whole program that does not read as a family's
+(``unread``), an answer in JavaScript or beside a prelude or files, a record without public calls (``no_family``).
 """
 
 from __future__ import annotations
