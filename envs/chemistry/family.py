@@ -134,14 +134,14 @@ class ChemistryFamily(ABC):
     def split_keys(self, task: Task) -> tuple[str, ...]:
         """Return what decides the split: the scaffold of the molecule that the task names.
 
-        Where it names none: what it asks for, and the scaffold of the reference, if one is known.
+        Where it names none: what it asks for, and the scaffold of the reference, if one is known (a relabelled task's payload has it).
         """
         named = sorted((spec["kind"], spec[field]) for spec in task.payload["constraints"] for field in _molecule_fields(spec))
         if named:
             return (f"scaffold {scaffold_of(named[0][1])}",)
         asked = self.asked(task)
         try:
-            return asked, f"scaffold {scaffold_of(self.molecule(task))}"
+            return asked, f"scaffold {task.payload.get('scaffold') or scaffold_of(self.molecule(task))}"
         except ValueError:
             return asked, asked
 

@@ -20,7 +20,7 @@ from rdkit import Chem
 
 from flywheel.contracts import Knob
 from flywheel.envs.chemistry.families import families
-from flywheel.envs.chemistry.family import ChemistryFamily, NoSuchTaskError, inchikey_of
+from flywheel.envs.chemistry.family import ChemistryFamily, NoSuchTaskError, inchikey_of, scaffold_of
 from flywheel.envs.chemistry.growth import formula_of
 from flywheel.errors import NotRelabelledError
 from flywheel.types import Task, Trajectory, Turn, Verdict, derive_seed, to_json
@@ -56,7 +56,7 @@ class ChemistryRelabeller:
             env=task.env,
             family=task.family,
             prompt=reply.value["prompt"],
-            payload={**task.payload, "constraints": reply.value["constraints"]},
+            payload={**task.payload, "constraints": reply.value["constraints"], "scaffold": reply.value["scaffold"]},
             params=reply.value["params"],
             seed=task.seed,
         )
@@ -114,7 +114,13 @@ def about_answer(failed: Mapping[str, Any], seed: int, answer: str) -> dict[str,
         made = made_by.instead(task, answer, smiles, own, seed)
     except NoSuchTaskError:
         return {"refused": "no_task"}
-    return {"prompt": made.prompt, "constraints": made.constraints, "params": own, "answer": made.reference}
+    return {
+        "prompt": made.prompt,
+        "constraints": made.constraints,
+        "params": own,
+        "answer": made.reference,
+        "scaffold": scaffold_of(smiles),
+    }
 
 
 def measured(knobs: Mapping[str, Knob], params: Mapping[str, int], smiles: str) -> dict[str, int]:

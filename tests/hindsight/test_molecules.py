@@ -10,6 +10,7 @@ import pytest
 
 from flywheel.envs.chemistry import relabel
 from flywheel.envs.chemistry.families import families
+from flywheel.envs.chemistry.family import scaffold_of
 from flywheel.envs.chemistry.relabel import ChemistryRelabeller
 from flywheel.errors import NotRelabelledError
 from flywheel.tasks.source import TaskSource
@@ -112,6 +113,12 @@ def test_it_is_as_tight_as_the_failed_task_and_knows_its_own_size() -> None:
     assert sum(c["kind"] == "functional_group" for c in constraints) == 2
     assert child.params == {**GROUPS, "heavy_atoms": 7, "num_hetero": 2, "unsaturation": 0}
     assert outcome(child, "CCOC(C)CCCN") == "failed"
+
+
+def test_it_lies_on_the_side_of_its_own_scaffold() -> None:
+    child = relabelled("Cc1ccc(OC)cc1C(=O)O", task_of("elucidation"))
+    family = families()["elucidation"]
+    assert family.split_keys(child)[1] == f"scaffold {scaffold_of('c1ccccc1')}"  # type: ignore[attr-defined]
 
 
 def test_same_answer_same_task() -> None:
