@@ -64,6 +64,7 @@ class TaskSource:
         self._answer_keys = _answer_keys(recipe)
         self._heldout_keys: dict[str, frozenset[str]] = {}
         self._heldout_lock = threading.Lock()
+        self._heldout: dict[tuple[str, int], list[Task]] = {}
 
     def train(self, index: int) -> Task:
         """Return training task number `index`, its family and its knobs as the curriculum has it.
@@ -99,7 +100,12 @@ class TaskSource:
         return draw
 
     def heldout(self, env: str, count: int) -> list[Task]:
-        """Return `count` different held-out tasks of one environment, its families by their shares."""
+        """Return `count` different held-out tasks of one environment, its families by their shares; drawn once, since that takes long."""
+        if (env, count) not in self._heldout:
+            self._heldout[env, count] = self._drawn_heldout(env, count)
+        return list(self._heldout[env, count])
+
+    def _drawn_heldout(self, env: str, count: int) -> list[Task]:
         families = [f for f in self.families if f.env == env and f.share > 0]
         tasks: dict[str, Task] = {}
         for index in range(_MAX_DRAWS):
