@@ -119,7 +119,8 @@ def main() -> int:
         cells = [Cell(arm, seed, best["a" if arm == "a" else "b"]) for seed in args.seeds for arm in arms]
         left -= bench.run_all([cell for cell in cells if cell.arm != "f"], jobs, left)
         left -= bench.run_all([cell for cell in cells if cell.arm == "f"], jobs, left)  # (f) has (e)'s tokens
-        curves = {arm: {cell.seed: curve for cell in cells if cell.arm == arm and (curve := bench.curve(cell))} for arm in arms}
+        # Of all arms that are there, run now or before: the target is (a)'s.
+        curves = {arm: {seed: curve for seed in args.seeds if (curve := bench.curve(Cell(arm, seed, 0.0)))} for arm in NAMES}
         write_report(env, {arm: found for arm, found in curves.items() if found}, best, bench.out)
     return 0
 
