@@ -23,12 +23,22 @@ class Few(Pick):
         return Task.create(env="few", family="few", prompt=f"Pick {task.seed}.", payload=task.payload, seed=task.seed)
 
 
+class AskingRelabeller(GoalRelabeller):
+    """Lets a model word what it makes; an untaught policy has no statement to give."""
+
+    def ask(self, task: Task, answer: str) -> str:
+        return task.prompt
+
+    def worded(self, task: Task, answer: str, statement: str) -> str:
+        return statement
+
+
 class Told(Few):
     """The same, and what was picked in vain becomes a task that says the letter."""
 
     @classmethod
     def relabellers(cls) -> Sequence[Relabeller]:
-        return (GoalRelabeller(cls, strategy="final"),)
+        return (AskingRelabeller(cls, strategy="final"),)
 
     @classmethod
     def achieved_goals(cls, task: Task, trajectory: Trajectory) -> list[Any]:

@@ -33,6 +33,8 @@ LEARNING: dict[str, object] = {
 
 TOLD: dict[str, object] = {
     "learning.hindsight_share": 0.5,
+    "learning.instructions.by": "policy",
+    "learning.instructions.max_tokens": 16,
     "learning.repair_share": 0.25,
     "learning.max_uses": 2,
     "rollout.groups_per_step": 8,
@@ -114,6 +116,9 @@ def test_killed_amid_lessons_of_failures_it_learns_the_same(runs: Runs, home: Pa
         assert max(Counter(row.experience_id for row in rows if row.kind == "ce").values()) == 2
     assert {found["kept"] for found in records(run, "relabelling") if found["relabeller"] == "goals"} == {True, False}
     assert any(found.get("learning/tokens/hindsight", 0) > 0 for found in figures(run).values())
+    asked = [found for found in read_metrics(whole).values() if "learning/instructions/no_statement" in found]
+    assert asked
+    assert all(found["learning/instructions/tokens"] > 0 for found in asked)
 
 
 def killed_and_resumed(runs: Runs, run: Path, said: Sequence[str]) -> None:

@@ -25,6 +25,7 @@ UNREPEATED = (
     "learning/waiting/",
     "learning/dropped",
     "learning/shortened",
+    "learning/instructions/",
     "learning/collapsing",
     "learning/retried",
     "time/",
