@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from benchmarks.tiny import cold_start, write_cell
+from benchmarks.tiny import start_of, write_cell
 from flywheel.evaluation import Evaluation
 from flywheel.monitor.jsonl import read_metrics
 from flywheel.recipe import load_recipe
@@ -77,9 +77,8 @@ def main() -> int:
     parser.add_argument("--cells", type=int, default=None, help="stop after this many cells that were not there")
     parser.add_argument("--out", type=Path, default=Path("runs/curriculum"))
     args, overrides = parser.parse_known_args()
-    args.out.mkdir(parents=True, exist_ok=True)
     common = {**COMMON, "run.steps": args.steps}
-    start = cold_start(write_cell(args.out / "start.toml", environments(START), common, overrides))
+    start = start_of(write_cell(args.out / "start.toml", environments(START), common, overrides))
     left = args.cells
     for seed in args.seeds:  # seeds outermost: a stopped run has whole comparisons
         for setting in args.ranges:
@@ -88,7 +87,6 @@ def main() -> int:
                 if not (folder / "cell.json").exists() and left != 0:
                     print(f"{setting}, {rule}, seed {seed}", flush=True)
                     settings = {**common, **RULES[rule], "run.seed": seed}
-                    folder.mkdir(parents=True, exist_ok=True)
                     train(write_cell(folder / "cell.toml", environments(RANGES[setting]), settings, overrides, start), folder / "run")
                     (folder / "cell.json").write_text(json.dumps(measured(folder / "run", args.warmup)))
                     left = None if left is None else left - 1

@@ -27,7 +27,6 @@ import argparse
 import json
 import math
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -36,28 +35,22 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flywheel import sandbox
-from flywheel.background import BackgroundLoop
 from flywheel.evaluation import Evaluation
 from flywheel.monitor.jsonl import read_metrics
-from flywheel.monitor.progress import Progress
-from flywheel.prepare import PolicyMaker
-from flywheel.recipe import load_recipe, to_toml
-from flywheel.rollout.stage import Stage
 from flywheel.store.reader import Reader, read_records
-from flywheel.tasks.source import TaskSource
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # as a script it sees its own folder only
 
 from benchmarks.sample_efficiency_report import NAMES, Point, level, read_curve, write_report  # noqa: E402
+from benchmarks.tiny import start_of, write_cell  # noqa: E402
 
 PROBE_TOKENS = 256
 QUICKSTART_RATE = 2.5e-4
 SWEEP_SEED = 1000
 ENVIRONMENTS = {
     "chemistry": """[environments.chemistry.families.groups]
-knobs = { heavy_atoms = [5, 9], hetero_kinds = [3, 5], num_hetero = [2, 4], num_groups = [2, 3], tightness = [1, 3] }
+knobs = { heavy_atoms = [5, 9], hetero_kinds = [3, 5], num_hetero = [2, 4], num_groups = [2, 3], tightness = [1, 2] }
 """,
     "code": """[environments.code]
 use = "benchmarks.one_turn:OneTurnCode"
@@ -173,8 +166,7 @@ class Bench:
     def run(self, cell: Cell) -> None:
         """Run one cell and write its curve."""
         begun, start, folder, arm = time.monotonic(), self.start(), self.folder(cell), cell.arm
-        folder.mkdir(parents=True, exist_ok=True)
-        recipe = str(self.recipe(folder / "cell.toml", cell, start))
+        recipe = str(self.recipe(cell, start))
         if arm in ("a", "f"):
             module = "benchmarks.sample_efficiency_trl" if arm == "a" else "benchmarks.sample_efficiency_supervised"
             words = [module, recipe, "--model", str(start), "--out", str(folder)]
@@ -199,41 +191,14 @@ class Bench:
                 f"{self.env}, arm {cell.arm}, seed {cell.seed} ended with {done.returncode}; the end of {path}:\n{path.read_text()[-2000:]}"
             )
 
-    def recipe(self, path: Path, cell: Cell | None, model: Path | None = None) -> Path:
-        """Write the recipe of a cell, which holds all that the arms share, and return its path; of the cold start without a cell."""
-        own: dict[str, Any] = {"run.seed": 0, **self.settings}
-        fixed: dict[str, Any] = {} if model is None else {"policy.model": str(model), "cold_start.steps": 0}
-        if cell is not None:
-            own |= {"run.seed": cell.seed, "trainer.learning_rate": cell.learning_rate, **OURS.get(cell.arm, {})}
-        path.write_text(f'# A cell.\nextends = "quickstart"\n{ENVIRONMENTS[self.env]}', "utf-8")
-        first, last = ([word for key, value in said.items() for word in (f"--{key}", str(value))] for said in (own, fixed))
-        recipe = load_recipe(str(path), [*first, *self.overrides, *last])
-        path.write_text(f"# A cell.\n{to_toml(recipe)}", "utf-8")
-        return path
+    def recipe(self, cell: Cell, start: Path) -> Path:
+        """Write the recipe of a cell and return its path."""
+        own = {"run.seed": cell.seed, "trainer.learning_rate": cell.learning_rate, **OURS.get(cell.arm, {})}
+        return write_cell(self.folder(cell) / "cell.toml", ENVIRONMENTS[self.env], {**self.settings, **own}, self.overrides, start)
 
     def start(self) -> Path:
-        """Return the cold-started model that every cell begins with: one copy, whatever becomes of the sources and the cache meanwhile."""
-        kept = self.out.resolve() / "start"
-        if not kept.exists():
-            partial = self.out / "start.partial"
-            shutil.copytree(self.cold_started(), partial, dirs_exist_ok=True)
-            partial.rename(kept)
-        return kept
-
-    def cold_started(self) -> Path:
-        """Return the model after the recipe's own cold start, in the cache."""
-        self.out.mkdir(parents=True, exist_ok=True)
-        recipe = load_recipe(str(self.recipe(self.out / "start.toml", None)))
-        background, stage = BackgroundLoop(), Stage(recipe)
-        sandbox.configure(recipe.sandbox)
-        try:
-            with Progress("the cold start of all arms", 1) as progress:
-                maker = PolicyMaker(recipe, TaskSource(recipe), stage, background, progress)
-                return Path(maker.cold_start(maker.base_policy()))
-        finally:
-            stage.close()
-            sandbox.close_shared()
-            background.close()
+        """Return the cold-started model that every cell begins with."""
+        return start_of(write_cell(self.out / "start.toml", ENVIRONMENTS[self.env], {"run.seed": 0, **self.settings}, self.overrides))
 
 
 def curve_of_run(run_dir: Path, probe_every: int) -> list[dict[str, float]]:

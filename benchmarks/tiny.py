@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -21,18 +22,28 @@ def write_cell(path: Path, environments: str, settings: Mapping[str, object], ov
         path: The file to write.
         environments: The recipe's environments, as TOML.
         settings: What else differs from the quickstart, by dotted key.
-        overrides: The command line's, which go before all others.
-        model: What the cell begins with instead of a cold start of its own.
+        overrides: The command line's, which go before these.
+        model: What the cell begins with, whatever else is said, instead of a cold start of its own.
     """
-    own = {**settings, **({} if model is None else {"policy.model": str(model), "cold_start.steps": 0})}
-    words = [word for key, value in own.items() for word in (f"--{key}", str(value))]
+    words = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
+    words += [*overrides, *([] if model is None else ["--policy.model", str(model), "--cold_start.steps", "0"])]
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f'# A cell.\nextends = "quickstart"\n{environments}', "utf-8")
-    path.write_text(f"# A cell.\n{to_toml(load_recipe(str(path), [*words, *overrides]))}", "utf-8")
+    path.write_text(f"# A cell.\n{to_toml(load_recipe(str(path), words))}", "utf-8")
     return path
 
 
-def cold_start(cell: Path) -> Path:
-    """Return the folder of the model that a cell's own cold start makes; it is cached by its settings."""
+def start_of(cell: Path) -> Path:
+    """Return the model that a cell's own cold start makes: one copy beside the cell, whatever becomes of sources and cache meanwhile."""
+    kept = cell.resolve().parent / "start"
+    if not kept.exists():
+        partial = kept.with_suffix(".partial")
+        shutil.copytree(_cold_started(cell), partial, dirs_exist_ok=True)
+        partial.rename(kept)
+    return kept
+
+
+def _cold_started(cell: Path) -> Path:
     recipe = load_recipe(str(cell))
     background, stage = BackgroundLoop(), Stage(recipe)
     sandbox.configure(recipe.sandbox)
