@@ -291,7 +291,9 @@ class StoreConfig(Section):
     """``[store]``: the experience store."""
 
     shard_mb: int = Field(64, ge=1, description="Settled records of this size, before compression, become a Parquet shard at a checkpoint.")
-    max_gb: float = Field(0.0, ge=0, description="Size of all shards above which the oldest attempts' are dropped; 0: no limit.")
+    max_gb: float = Field(
+        0.0, ge=0, description="Size of all shards above which the oldest attempts' and batches' are dropped; 0: no limit."
+    )
 
 
 class TrainerConfig(Section):

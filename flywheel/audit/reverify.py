@@ -49,7 +49,7 @@ def reverify(reader: Reader, verifiers: Mapping[str, Verifier], *, sample: int |
     # What never got to a verifier (`truncated`, a limit of the rollout's) has no verdict to repeat.
     usable = [
         info
-        for info in reader.attempts()
+        for info in reader.attempts(readable=True)
         if info.id in trained and info.env in verifiers and info.outcome in JUDGED and info.verifier == verifiers[info.env].name
     ]
     places = range(len(usable))

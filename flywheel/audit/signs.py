@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean, median
+from typing import Any
 
 from flywheel.audit.findings import Finding, Level
 from flywheel.audit.reverify import Rechecked
@@ -14,21 +16,27 @@ from flywheel.evaluation import Evaluation
 from flywheel.monitor.jsonl import read_metrics
 from flywheel.statistics import bootstrap_interval
 from flywheel.store.reader import AttemptInfo, Reader
+from flywheel.tasks.similar import ngram_hashes
 
 RISE = 0.1  # of a share: less is not called a rise
 _Z = 2.0
 _MAX_TAMPERED = 0.01
 _WINDOW = 5
 _SAME_ANSWER = 0.1
+_MAX_STEPS, _MAX_ALIKE = 200, 8  # steps whose texts are compared, and texts of each
+_SHINGLE = 3
 
 
 def find_signs(reader: Reader, run_dir: Path, checked: Sequence[Rechecked]) -> list[Finding]:
     """Return the signs that a run shows."""
-    attempts = [info for info in reader.attempts() if info.outcome != "infra_error" and info.origin == "on_policy"]
+    attempts, readable = (
+        [info for info in reader.attempts(readable=only) if info.outcome != "infra_error" and info.origin == "on_policy"]
+        for only in (False, True)
+    )
     if not attempts:
         return [Finding(level="warn", name="attempts", text="the store holds no judged attempt")]
     findings = [*tampering(attempts), *reverified_gap(checked), *heldout_gap(reader, attempts), *length_jumps(run_dir)]
-    return findings + answers(reader, attempts)
+    return [*findings, *phrases(reader, readable), *answers(reader, readable)]
 
 
 def tampering(attempts: Sequence[AttemptInfo]) -> list[Finding]:
@@ -83,13 +91,40 @@ def heldout_gap(reader: Reader, attempts: Sequence[AttemptInfo]) -> list[Finding
 def length_jumps(run_dir: Path) -> list[Finding]:
     """Return whether the length of attempts halved or doubled within a few steps."""
     series = [(step, found["length/completion_mean"]) for step, found in read_metrics(run_dir).items() if "length/completion_mean" in found]
-    for at in range(_WINDOW, len(series) - _WINDOW + 1):
-        before = median(value for _, value in series[at - _WINDOW : at])
-        after = median(value for _, value in series[at : at + _WINDOW])
+    for step, before, after in _windows(series):
         if before > 0 and not 0.5 < after / before < 2:
-            text = f"around step {series[at][0]} the mean length of an attempt went from {before:.0f} to {after:.0f} tokens"
+            text = f"around step {step} the mean length of an attempt went from {before:.0f} to {after:.0f} tokens"
             return [Finding(level="warn", name="length", text=text)]
     return [Finding(level="ok", name="length", text="no sudden change of attempts' length")] if series else []
+
+
+def phrases(reader: Reader, attempts: Sequence[AttemptInfo]) -> list[Finding]:
+    """Return whether attempts at different tasks came to say the same within a few steps, whatever their answers are.
+
+    How alike two texts are is the Jaccard similarity of their word `_SHINGLE`-grams; what is common to all calls counts from the start.
+    """
+    by_env: defaultdict[str, defaultdict[int, dict[str, AttemptInfo]]] = defaultdict(lambda: defaultdict(dict))
+    for info in attempts:
+        by_env[info.env][info.step].setdefault(info.task_id, info)
+    findings = []
+    for env, steps in sorted(by_env.items()):
+        some = sorted(steps)[:: 1 + len(steps) // _MAX_STEPS]
+        series = [(step, alike) for step in some if (alike := _alike(reader, list(steps[step].values())[:_MAX_ALIKE])) is not None]
+        if len(series) < 2 * _WINDOW:
+            continue
+        jumps = [
+            (step, before, after)
+            for step, before, after in _windows(series)
+            if after >= 0.5 and 1 - after < (1 - before) / 2  # more than half of what told them apart is gone
+        ]
+        text = (
+            f"{env}: no sudden change of how alike attempts at different tasks are ({series[0][1]:.2f} at first, {series[-1][1]:.2f} now)"
+        )
+        if jumps:
+            step, before, after = jumps[0]
+            text = f"{env}: around step {step} attempts at different tasks came to say the same (similarity {before:.2f}, then {after:.2f})"
+        findings.append(Finding(level="warn" if jumps else "ok", name="phrases", text=text))
+    return findings
 
 
 def answers(reader: Reader, attempts: Sequence[AttemptInfo]) -> list[Finding]:
@@ -117,6 +152,22 @@ def answers(reader: Reader, attempts: Sequence[AttemptInfo]) -> list[Finding]:
             collapsed = after < 0.1 and after < before / 3
             findings.append(Finding(level="warn" if collapsed else "ok", name="variety", text=text))
     return findings
+
+
+def _windows(series: Sequence[tuple[int, float]]) -> Iterator[tuple[int, float, float]]:
+    """Yield steps with the median of the few values before each and of the few from it on."""
+    for at in range(_WINDOW, len(series) - _WINDOW + 1):
+        before, after = series[at - _WINDOW : at], series[at : at + _WINDOW]
+        yield series[at][0], median(value for _, value in before), median(value for _, value in after)
+
+
+def _alike(reader: Reader, attempts: Sequence[AttemptInfo]) -> float | None:
+    """Return the mean similarity of what attempts say; None for fewer than three."""
+    if len(attempts) < 3:
+        return None
+    bodies: list[Any] = [reader.get("experience", info.id) for info in attempts]
+    grams = [ngram_hashes("\n".join(turn["text"] for turn in body["trajectory"]["turns"]), _SHINGLE) for body in bodies]
+    return fmean(len(a & b) / max(1, len(a | b)) for a, b in itertools.combinations(grams, 2))
 
 
 def _variety(said: Sequence[str | None]) -> float | None:

@@ -77,7 +77,7 @@ class Repairer:
 
     def _earlier(self, task: Task) -> Experience | None:
         """Return the policy's own newest success at a task."""
-        found = [a for a in self._journal.attempts(task_id=task.id) if a.outcome == "solved" and a.origin == "on_policy"]
+        found = [a for a in self._journal.attempts(task_id=task.id, readable=True) if a.outcome == "solved" and a.origin == "on_policy"]
         return self._journal.experience(found[-1].id) if found else None
 
     def _are_same(self, one: Experience, other: Experience) -> bool:

@@ -17,6 +17,7 @@ from flywheel.config import LearningConfig
 from flywheel.router import counted, grpo_row, training_reward
 from flywheel.routes import Route
 from flywheel.store.journal import Journal, Relabelling
+from flywheel.store.reader import READABLE
 from flywheel.types import Experience, Group, Row, content_id
 
 MAKER = "replay"
@@ -67,7 +68,8 @@ class SuccessMemory:
         # Uses of other steps only: a step that is made again after a kill finds its own replay written down already.
         asked = (
             "SELECT e.id FROM experiences e WHERE e.task_id = ? AND e.outcome = 'solved' AND e.origin = 'on_policy' "
-            "AND e.step < ? AND e.step >= ? AND (SELECT count(*) FROM relabellings r JOIN experiences c ON c.id = r.child_id "
+            f"AND e.step < ? AND e.step >= ? AND {READABLE} "
+            "AND (SELECT count(*) FROM relabellings r JOIN experiences c ON c.id = r.child_id "
             "WHERE r.parent_id = e.id AND c.origin = 'replay' AND c.step != ?) < ? ORDER BY e.seq DESC"
         )
         oldest = step - self._config.replay_staleness

@@ -19,12 +19,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument("sql", nargs="?", help="a question to the views; without one they are listed")
     parser.add_argument("--csv", action="store_true", help="print CSV instead of a table")
+    parser.add_argument("--skip-damaged", action="store_true", help="answer without what damaged shards hold, instead of refusing")
     args = parser.parse_args(argv)
     if args.sql is None:
         print("\n".join(f"{name:<14}{about}" for name, (about, _) in VIEWS.items()))
         return 0
     try:
-        with ask(args.run) as db:
+        with ask(args.run, skip_damaged=args.skip_damaged) as db:
             found = db.sql(args.sql)
             if found is None:
                 return 0

@@ -218,13 +218,17 @@ class Journal(Reader):
         return moved
 
     def drop_oldest(self, *, max_bytes: int, before_step: int) -> list[str]:
-        """Drop the oldest shards of attempts until all shards together have at most `max_bytes`; return the dropped files.
+        """Drop the oldest shards of attempts and batches until all shards have at most `max_bytes`; return the dropped files.
 
-        Shards that reach `before_step` stay: a resume may need them. What is dropped is recorded, and the index keeps its rows.
+        Shards that reach `before_step` stay: a resume may need them. What is dropped is recorded, and the index keeps its rows. Tasks,
+        routes and lessons stay, too: they are small, and say what became of what.
         """
         dropped = []
         total = int(self.query("SELECT coalesce(sum(num_bytes), 0) FROM shards WHERE NOT dropped")[0][0])
-        asked = "SELECT number, file, num_bytes FROM shards WHERE kind = 'experience' AND NOT dropped AND last_step < ? ORDER BY number"
+        asked = (
+            "SELECT number, file, num_bytes FROM shards WHERE kind IN ('experience', 'batch') AND NOT dropped AND last_step < ? "
+            "ORDER BY number"
+        )
         for number, file, num_bytes in self.query(asked, (before_step,)):
             if total <= max_bytes:
                 break

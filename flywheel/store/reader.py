@@ -37,6 +37,8 @@ RecordKind = Literal[
 ]
 JOURNAL_FILE = "journal.sqlite"
 MAX_NAMED = 10
+# Of a row `e` of the index: whether its record can still be read, because it lies in no shard that was dropped.
+READABLE = "NOT EXISTS (SELECT 1 FROM records r JOIN shards s ON s.number = r.shard WHERE r.seq = e.seq AND s.dropped)"
 _INFO = "id, step, group_id, task_id, env, family, origin, outcome, reward, tier, num_tokens, verifier, verifier_version"
 
 
@@ -162,13 +164,24 @@ class Reader:
             (row,) = self.query("SELECT seq, body, arrays, shard FROM records WHERE seq = ?", (seq,))
             yield self._data(*row)
 
-    def bodies(self, kind: RecordKind, *, after_seq: int, limit: int) -> list[tuple[int, Any]]:
-        """Return number and JSON data of the next records of a kind that can still be read, in order of writing."""
+    def bodies(self, kind: RecordKind, *, after_seq: int, limit: int) -> list[tuple[int, Any | None]]:
+        """Return number and JSON data of the next records of a kind that were not dropped, in order of writing.
+
+        The data is None where the record's shard is damaged.
+        """
         asked = (
             "SELECT r.seq, r.body, r.arrays, r.shard FROM records r LEFT JOIN shards s ON s.number = r.shard "
             "WHERE r.kind = ? AND r.seq > ? AND NOT coalesce(s.dropped, 0) ORDER BY r.seq LIMIT ?"
         )
-        return [(row[0], self._data(*row)) for row in self.query(asked, (kind, after_seq, limit))]
+        found: list[tuple[int, Any | None]] = []
+        damaged: set[int] = set()
+        for seq, body, arrays, shard in self.query(asked, (kind, after_seq, limit)):
+            try:
+                found.append((seq, None if shard in damaged else self._data(seq, body, arrays, shard)))
+            except StoreError:
+                damaged.add(shard)
+                found.append((seq, None))
+        return found
 
     def count(self, kind: RecordKind) -> int:
         """Return how many records of a kind there are."""
@@ -222,22 +235,22 @@ class Reader:
             raise StoreError(f"{self.path}: no experience {experience_id!r}")
         return found[0]
 
-    def attempts(self, *, task_id: str | None = None, step: int | None = None) -> list[AttemptInfo]:
-        """Return the attempts at a task, or of a step, or all, in order of writing."""
+    def attempts(self, *, task_id: str | None = None, step: int | None = None, readable: bool = False) -> list[AttemptInfo]:
+        """Return the attempts at a task, or of a step, or all, in order of writing; `readable` leaves out what was dropped."""
         asked = {"task_id": task_id, "step": step}
         given = {name: value for name, value in asked.items() if value is not None}
-        where = "WHERE " + " AND ".join(f"{name} = ?" for name in given) if given else ""
-        return self._infos(where, tuple(given.values()))
+        terms = [*(f"{name} = ?" for name in given), *([READABLE] if readable else [])]
+        return self._infos(f"WHERE {' AND '.join(terms)}" if terms else "", tuple(given.values()))
 
     def solved(self, *, env: str | None = None) -> list[AttemptInfo]:
-        """Return the solved attempts at training tasks, in order of writing."""
-        where = "WHERE outcome = 'solved' AND task_id IN (SELECT id FROM tasks WHERE split = 'train')"
+        """Return the solved attempts at training tasks that can still be read, in order of writing."""
+        where = f"WHERE outcome = 'solved' AND task_id IN (SELECT id FROM tasks WHERE split = 'train') AND {READABLE}"
         return self._infos(f"{where} AND env = ?" if env else where, (env,) if env else ())
 
     def _infos(self, where: str, parameters: Sequence[Any]) -> list[AttemptInfo]:
-        uses = "(SELECT count(*) FROM trained t WHERE t.experience_id = experiences.id AND t.kind = 'ce')"
+        uses = "(SELECT count(*) FROM trained t WHERE t.experience_id = e.id AND t.kind = 'ce')"
         names = (*_INFO.split(", "), "num_uses")
-        rows = self.query(f"SELECT {_INFO}, {uses} FROM experiences {where} ORDER BY seq", parameters)
+        rows = self.query(f"SELECT {_INFO}, {uses} FROM experiences e {where} ORDER BY seq", parameters)
         return [AttemptInfo(**dict(zip(names, row, strict=True))) for row in rows]
 
     def group(self, group_id: str) -> Group | None:
@@ -289,11 +302,16 @@ class Reader:
     def check(self) -> list[str]:
         """Return everything that is damaged: the SQLite file, and shards that are missing or not what was sealed."""
         problems = [f"{self.path}: {said}" for (said,) in self.query("PRAGMA quick_check") if said != "ok"]
-        for file, sha256 in self.query("SELECT file, sha256 FROM shards WHERE NOT dropped"):
+        return problems + list(self.damaged_shards().values())
+
+    def damaged_shards(self) -> dict[str, str]:
+        """Return the file names of shards that are missing or not what was sealed, and what is wrong with each."""
+        problems = {}
+        for file, sha256 in self.query("SELECT file, sha256 FROM shards WHERE NOT dropped ORDER BY number"):
             try:
                 self._shards.verify(file, sha256)
             except StoreError as error:
-                problems.append(str(error))
+                problems[file] = str(error)
         return problems
 
 

@@ -4,18 +4,20 @@
         db.sql("SELECT family, avg(reward) FROM experiences GROUP BY family").show()
 
 or ``python -m flywheel.store RUN "SELECT …"``. `VIEWS` documents the views. Every view has seq (the order of writing) and step.
+Shards are compared with their checksums first, since DuckDB knows nothing of those. What ``store.max_gb`` has dropped is in no view.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import get_args
 
 import duckdb
 import pyarrow as pa
 
+from flywheel.errors import StoreError
 from flywheel.store.reader import Reader, RecordKind
 from flywheel.store.shards import INDEX_COLUMNS, ROWS_PER_GROUP, schema_of, to_table
 
@@ -93,34 +95,40 @@ VIEWS: Mapping[str, tuple[str, str]] = {
 
 
 @contextlib.contextmanager
-def ask(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+def ask(folder: Path, *, skip_damaged: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a DuckDB connection that has the run's records as `VIEWS`; it can't change them.
 
+    Args:
+        folder: The run folder.
+        skip_damaged: Leave damaged shards out instead of refusing to count without them.
+
     Raises:
-        StoreError: there is no journal, or it can't be read.
+        StoreError: there is no journal, it can't be read, or a shard is missing or damaged.
     """
     with Reader.open(folder) as reader, duckdb.connect() as db:
+        damaged = reader.damaged_shards()
+        if damaged and not skip_damaged:
+            raise StoreError(next(iter(damaged.values())))
         for kind in get_args(RecordKind):
-            _define(reader, db, kind)
+            _define(reader, db, kind, damaged)
         for name, (_, sql) in VIEWS.items():
             db.execute(f"CREATE VIEW {name} AS {sql}")
         yield db
 
 
-def _define(reader: Reader, db: duckdb.DuckDBPyConnection, kind: RecordKind) -> None:
+def _define(reader: Reader, db: duckdb.DuckDBPyConnection, kind: RecordKind, damaged: Container[str]) -> None:
     """Make ``raw_KIND``: the shards of a kind, and its records that are still in SQLite."""
     seqs = [seq for (seq,) in reader.query("SELECT seq FROM records WHERE kind = ? AND shard IS NULL ORDER BY seq", (kind,))]
     pieces = [to_table(kind, reader.stored_rows(kind, seqs[at : at + ROWS_PER_GROUP])) for at in range(0, len(seqs), ROWS_PER_GROUP)]
     db.register(f"tail_{kind}", pa.concat_tables([schema_of(kind).empty_table(), *pieces]))
-    files = _shard_files(reader, kind)
+    files = _shard_files(reader, kind, damaged)
     sealed = f"SELECT * FROM read_parquet([{', '.join(map(_literal, files))}]) UNION ALL BY NAME " if files else ""
     db.execute(f"CREATE VIEW raw_{kind} AS SELECT * REPLACE ({_SAYABLE} AS body) FROM ({sealed}SELECT * FROM tail_{kind})")
 
 
-def _shard_files(reader: Reader, kind: str | None = None) -> list[str]:
-    where = "" if kind is None else " AND kind = ?"
-    rows = reader.query(f"SELECT file FROM shards WHERE NOT dropped{where} ORDER BY number", () if kind is None else (kind,))
-    return [str((reader.folder / "store" / file).resolve()) for (file,) in rows]
+def _shard_files(reader: Reader, kind: str, damaged: Container[str]) -> list[str]:
+    rows = reader.query("SELECT file FROM shards WHERE NOT dropped AND kind = ? ORDER BY number", (kind,))
+    return [str((reader.folder / "store" / file).resolve()) for (file,) in rows if file not in damaged]
 
 
 def _literal(text: str) -> str:

@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from flywheel.errors import StoreError
 from flywheel.view.data import FILTERS, Asked, RunData
 
 HEADERS: Mapping[str, str] = {
@@ -71,7 +72,7 @@ def make_app(data: RunData) -> Starlette:
         wanted = Asked(
             filters={name: asked[name] for name in FILTERS if name in asked},
             words=asked.get("words", ""),
-            page=int(page) if page.isdigit() and len(page) < 8 else 0,
+            page=int(page) if page.isdecimal() and len(page) < 8 else 0,
         )
         return await _json(lambda: data.groups(wanted))
 
@@ -106,10 +107,13 @@ def make_app(data: RunData) -> Starlette:
 
 
 async def _json(make: Any) -> Response:
-    found = await asyncio.to_thread(make)
-    status = 404 if found is None else 200
+    try:
+        found = await asyncio.to_thread(make)
+        status, found = (404, {"error": "there is no such record"}) if found is None else (200, found)
+    except StoreError as error:  # a damaged shard, or one that was dropped: the page says so, and the others go on
+        status, found = 500, {"error": str(error)}
     # ASCII only: a lone surrogate has no UTF-8, and JSON spells it all the same.
-    text = json.dumps({"error": "no such record"} if found is None else found, ensure_ascii=True, separators=(",", ":"))
+    text = json.dumps(found, ensure_ascii=True, separators=(",", ":"))
     return Response(text, status, media_type="application/json", headers=dict(HEADERS))
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from flywheel.errors import ConfigError
+from flywheel.errors import ConfigError, StoreError
 from flywheel.monitor.jsonl import METRICS_FILE, read_metrics
 from flywheel.recipe import load_recipe
 from flywheel.statistics import TaskScore, estimate_pass_at
@@ -116,7 +116,7 @@ class RunData:
         for name, value in asked.filters.items():
             if name in FILTERS and value != "":
                 where.append(f"{name} = ?")
-                values.append(int(value) if name == "step" and value.isdigit() else value)
+                values.append(int(value) if name == "step" and value.isdecimal() and len(value) < 10 else value)
         if asked.words.strip():
             where.append("seq IN (SELECT value FROM json_each(?))")
             values.append(json.dumps(self.index.find(asked.words)))
@@ -132,26 +132,21 @@ class RunData:
             return None
         row = self._row(group_id)
         task: Any = self.reader.get("task", row["task_id"])
-        siblings = []
+        siblings: list[dict[str, Any]] = []
         for sibling in row["siblings"]:
-            data: Any = self.reader.get("experience", sibling["id"])
-            turns = data["trajectory"]["turns"]
-            siblings.append(
-                {
-                    **sibling,
-                    "answer": data["trajectory"]["answer"],
-                    "stop_reason": data["trajectory"]["stop_reason"],
-                    "num_turns": len(turns),
-                    "last": turns[-1]["text"] if turns else "",
-                    "evidence": data["verdict"]["evidence"],
-                    "checks": data["verdict"]["checks"],
-                }
-            )
+            try:
+                siblings.append({**sibling, "problem": None, **self._said(sibling["id"])})
+            except StoreError as error:  # dropped, or in a damaged shard: the others can be looked at all the same
+                siblings.append({**sibling, "problem": str(error)})
         shown = {name: task[name] for name in ("id", "prompt", "params", "seed", "parent_id", "operator", "split")}
         return {**row, "task": shown, "siblings": siblings}
 
     def attempt(self, experience_id: str) -> dict[str, Any] | None:
-        """Return one attempt turn by turn with its tokens, its verdict and its lineage."""
+        """Return one attempt turn by turn with its tokens, its verdict and its lineage.
+
+        Raises:
+            StoreError: it was dropped from the store, or lies in a damaged shard.
+        """
         if self.reader.get("experience", experience_id) is None:
             return None
         experience = self.reader.experience(experience_id)
@@ -190,7 +185,10 @@ class RunData:
         )
         rows = self.reader.query(asked, (group_id,))
         first = rows[0]
-        task = self.reader.get("task", first[2]) or {"prompt": ""}
+        try:
+            prompt = (self.reader.get("task", first[2]) or {"prompt": ""})["prompt"]
+        except StoreError as error:
+            prompt = str(error)
         names = ("id", "outcome", "reward", "tier", "num_tokens", "advantage", "origin")
         siblings = [dict(zip(names, (r[0], r[6], r[7], r[8], r[9], r[10], r[5]), strict=True)) for r in rows]
         return {
@@ -199,8 +197,20 @@ class RunData:
             "task_id": first[2],
             "env": first[3],
             "family": first[4],
-            "prompt": task["prompt"][:_SHORT],
+            "prompt": prompt[:_SHORT],
             "siblings": siblings,
+        }
+
+    def _said(self, experience_id: str) -> dict[str, Any]:
+        data: Any = self.reader.get("experience", experience_id)
+        turns = data["trajectory"]["turns"]
+        return {
+            "answer": data["trajectory"]["answer"],
+            "stop_reason": data["trajectory"]["stop_reason"],
+            "num_turns": len(turns),
+            "last": turns[-1]["text"] if turns else "",
+            "evidence": data["verdict"]["evidence"],
+            "checks": data["verdict"]["checks"],
         }
 
     def _siblings(self, experience: Experience) -> list[str]:

@@ -21,7 +21,8 @@ def export_html(data: RunData, num_groups: int) -> str:
     count = min(num_groups, len(ids))
     chosen = [ids[at * len(ids) // count] for at in range(count)]
     groups = {group_id: found for group_id in chosen if (found := data.group(group_id)) is not None}
-    attempts = {s["id"]: data.attempt(s["id"]) for group in groups.values() for s in group["siblings"]}
+    # What was dropped from the store stands in its group with that said, and has no page of its own.
+    attempts = {s["id"]: data.attempt(s["id"]) for group in groups.values() for s in group["siblings"] if s["problem"] is None}
     inside = {
         "overview": {**data.overview(), "indexed": 1.0},
         "curves": data.curves(),
@@ -50,7 +51,8 @@ def _hash(text: str) -> str:
 def _words(group: dict[str, Any], attempts: dict[str, Any]) -> str:
     texts = [group["task"]["prompt"], group["env"], group["family"]]
     for sibling in group["siblings"]:
-        attempt = attempts[sibling["id"]]
+        if (attempt := attempts.get(sibling["id"])) is None:
+            continue
         texts += [attempt["evidence"], attempt["answer"] or ""]
         texts += [f"{turn['text']} {turn['observation'] or ''}" for turn in attempt["turns"]]
     return " ".join(texts).lower()

@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from flywheel.errors import StoreError
 from flywheel.store.reader import Reader
 
 FILE = "view.sqlite"
@@ -50,17 +51,16 @@ class TextIndex:
         """Index the next few attempts; return whether there were any."""
         last_seq = self.last_seq
         found = self._reader.bodies("experience", after_seq=last_seq, limit=_PIECE)
-        prompts = {data["task_id"]: None for _, data in found}
-        texts = {task_id: self._prompt(task_id) for task_id in prompts}
-        rows = [(seq, _text(data, texts[data["task_id"]])) for seq, data in found]
-        if rows:
+        prompts = {task_id: self._prompt(task_id) for task_id in {data["task_id"] for _, data in found if data is not None}}
+        rows = [(seq, _text(data, prompts[data["task_id"]])) for seq, data in found if data is not None]
+        if found:
             with self._lock:
                 self._db.execute("BEGIN IMMEDIATE")
                 # Another window on the same run may have indexed the same attempts meanwhile.
-                if self._db.execute("UPDATE progress SET last_seq = ? WHERE last_seq = ?", (rows[-1][0], last_seq)).rowcount:
+                if self._db.execute("UPDATE progress SET last_seq = ? WHERE last_seq = ?", (found[-1][0], last_seq)).rowcount:
                     self._db.executemany("INSERT INTO texts (rowid, body) VALUES (?, ?)", rows)
                 self._db.execute("COMMIT")
-        return bool(rows)
+        return bool(found)
 
     def find(self, words: str) -> list[int]:
         """Return the record numbers of attempts that hold every word, as the beginning of one, newest first."""
@@ -78,7 +78,10 @@ class TextIndex:
             self._db.close()
 
     def _prompt(self, task_id: str) -> str:
-        task = self._reader.get("task", task_id)
+        try:
+            task = self._reader.get("task", task_id)
+        except StoreError:  # in a damaged shard
+            task = None
         return "" if task is None else f"{task_id} {task['env']} {task['family']} {task['prompt']}"
 
 

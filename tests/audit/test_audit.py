@@ -157,6 +157,41 @@ def test_signs_of_a_hack(tmp_path: Path) -> None:
     assert "the magic words" in levels["same answer"].text
 
 
+def saying(experience: Experience, text: str) -> Experience:
+    turns = tuple(dataclasses.replace(turn, text=text) for turn in experience.trajectory.turns)
+    return dataclasses.replace(experience, trajectory=dataclasses.replace(experience.trajectory, turns=turns))
+
+
+def test_texts_that_suddenly_say_the_same_are_found_whatever_they_answer(tmp_path: Path) -> None:
+    def speak(step: int, experience: Experience) -> Experience:
+        letter = experience.trajectory.answer or ""
+        own = " ".join(f"{letter}{experience.task.seed % 97 + at}" for at in range(20))
+        return saying(experience, own if step < 6 else f"as everybody knows the grader likes this very phrase {letter}")
+
+    finding = found(write_run(tmp_path / "run", speak), "phrases")
+    assert (finding.level, finding.text.split(" came to ")[0]) == ("warn", "letters: around step 6 attempts at different tasks")
+
+
+def test_answers_that_lose_their_variety_are_found(tmp_path: Path) -> None:
+    def narrow(step: int, experience: Experience) -> Experience:
+        said = "the only words" if step > 9 else f"words of {experience.id}"
+        return dataclasses.replace(experience, trajectory=dataclasses.replace(experience.trajectory, answer=said))
+
+    finding = found(write_run(tmp_path / "run", narrow), "variety")
+    assert (finding.level, finding.text) == ("warn", "letters: the share of answers that are distinct went from 1.00 to 0.03")
+
+
+def test_what_the_store_has_dropped_is_left_out(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    journal = Journal(run)
+    for step in (4, STEPS):
+        journal.compact(up_to_step=step)
+    journal.drop_oldest(max_bytes=0, before_step=5)
+    journal.close()
+    finding = found(run, "re-verified")
+    assert (finding.level, finding.text) == ("ok", "128 of 128 verdicts that trained are the same again")
+
+
 def test_a_rise_that_held_out_tasks_do_not_share_is_a_warning(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", lambda step, e: as_solved(e) if step > 9 else e)
     journal = Journal(run)

@@ -10,8 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from flywheel.errors import StoreError
+from flywheel.store.__main__ import main
 from flywheel.store.journal import Journal
+from flywheel.store.lineage import made_step
 from flywheel.store.reader import Reader
+from flywheel.store.sql import ask
 from flywheel.types import Group
 from tests.command_line import ROOT
 from tests.store.attempts import make_batch, make_group
@@ -60,7 +63,7 @@ def test_too_little_to_fill_a_shard_waits(tmp_path: Path) -> None:
     journal.close()
 
 
-def test_a_corrupted_shard_is_a_clear_error_and_costs_only_what_is_in_it(tmp_path: Path) -> None:
+def test_a_corrupted_shard_is_a_clear_error_and_costs_only_what_is_in_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = filled(tmp_path)
     journal = Journal(tmp_path)
     journal.compact(up_to_step=1)
@@ -76,6 +79,13 @@ def test_a_corrupted_shard_is_a_clear_error_and_costs_only_what_is_in_it(tmp_pat
         assert reader.groups(2) == made[2]
         assert reader.groups(3) == made[3]
         assert reader.attempts(step=1)  # the index still knows them
+        bodies = reader.bodies("experience", after_seq=0, limit=100)
+        assert [data is None for _, data in bodies] == [True] * 8 + [False] * 16
+    assert main([str(tmp_path), "SELECT count(*) FROM experiences"]) == 1
+    assert "a sealed shard is damaged" in capsys.readouterr().err
+    with ask(tmp_path, skip_damaged=True) as db:
+        assert db.sql("SELECT step, count(*) FROM experiences GROUP BY ALL ORDER BY ALL").fetchall() == [(2, 8), (3, 8)]
+    with Reader.open(tmp_path) as reader:
         assert [problem.split(":")[0] for problem in reader.check()] == [str(first)]
         second.unlink()
         assert [problem.split(":")[0] for problem in reader.check()] == [str(first), str(second)]
@@ -111,12 +121,16 @@ def test_retention_drops_the_oldest_attempts_and_says_so(tmp_path: Path) -> None
     journal = Journal(tmp_path)
     for step in (1, 2, 3):
         journal.compact(up_to_step=step)
-    files = [path.name for path in sorted((tmp_path / "store").glob("experience-*.parquet"))]
-    assert journal.drop_oldest(max_bytes=0, before_step=3) == files[:2]  # step 3's may be needed to go on
+    sealed = sorted((tmp_path / "store").iterdir(), key=lambda path: path.stem.rpartition("-")[2])
+    files = [path.name for path in sealed if path.name.startswith(("experience", "batch"))][:4]
+    assert journal.drop_oldest(max_bytes=0, before_step=3) == files  # step 3's may be needed to go on
     with pytest.raises(StoreError, match=r"dropped, as store\.max_gb asked"):
         journal.experience(made[1][0].experiences[0].id)
     assert journal.groups(3) == made[3]
-    assert [record["file"] for record in journal.select("retention")] == files[:2]
+    assert [record["file"] for record in journal.select("retention")] == files
     assert (len(journal.attempts(step=1)), journal.check()) == (8, [])
+    assert [len(journal.attempts(step=step, readable=True)) for step in (1, 2, 3, 4)] == [0, 0, 8, 8]
+    assert {info.step for info in journal.solved()} == {3, 4}
+    assert [row.experience_id for row in made_step(journal, 1).rows] == [e.id for group in made[1] for e in group.experiences]
     assert journal.drop_oldest(max_bytes=0, before_step=3) == []
     journal.close()

@@ -141,6 +141,27 @@ def test_a_run_that_goes_on_is_seen_growing(run_dir: Path, tmp_path: Path, monke
     journal.close()
 
 
+def test_what_can_not_be_read_is_said_and_the_rest_is_shown(run_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(run_dir, tmp_path / "run", ignore=shutil.ignore_patterns("view.sqlite*"))
+    shard = next((tmp_path / "run" / "store").glob("experience-*.parquet"))  # all that step 1 has
+    shard.write_bytes(shard.read_bytes()[:-9])
+    data = RunData(tmp_path / "run")
+    while data.index.update():
+        pass
+    assert len(data.index.find("turn")) == 25
+    group = make_group(11)
+    with TestClient(make_app(data), base_url="http://127.0.0.1") as client:
+        found = client.get(f"/api/group/{group.id}").json()
+        assert [(s["outcome"], "damaged" in s["problem"]) for s in found["siblings"]] == [("failed", True), ("solved", True)] * 2
+        answer = client.get(f"/api/attempt/{group.experiences[0].id}")
+        assert (answer.status_code, "damaged" in answer.json()["error"]) == (500, True)
+        assert client.get("/api/groups").json()["total"] == NUM_GROUPS
+        assert client.get("/api/groups", params={"step": "9" * 30, "page": "²"}).json()["total"] == 0
+    data.close()
+    assert main([str(tmp_path / "run"), "--export", str(tmp_path / "out.html"), "--groups", "100"]) == 0
+    assert "a sealed shard is damaged" in (tmp_path / "out.html").read_text()
+
+
 def test_two_windows_share_one_index_and_another_journal_makes_it_anew(run_dir: Path, tmp_path: Path) -> None:
     shutil.copytree(run_dir, tmp_path / "run", ignore=shutil.ignore_patterns("view.sqlite*"))
     first, second = RunData(tmp_path / "run"), RunData(tmp_path / "run")

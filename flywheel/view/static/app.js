@@ -12,8 +12,9 @@ async function ask(path, parameters = {}) {
   if (inside) return fromInside(path, parameters);
   const given = Object.entries(parameters).filter(([, value]) => value !== "" && value !== null && value !== undefined);
   const answer = await fetch(`/api/${path}${given.length ? `?${new URLSearchParams(given)}` : ""}`);
-  if (!answer.ok) throw new Error(answer.status === 404 ? "there is no such record" : `the server said ${answer.status}`);
-  return answer.json();
+  const found = await answer.json();
+  if (!answer.ok) throw new Error(found.error);
+  return found;
 }
 
 function fromInside(path, parameters) {
@@ -62,7 +63,7 @@ function tokenRun(texts, logprobs, sampled) {
   const box = el("div", { class: `tokens by-${colouring}` });
   texts.forEach((text, at) => {
     const logprob = logprobs ? logprobs[at] : null;
-    const depth = logprob === null ? "none" : Math.min(9, Math.floor(-logprob * 2.2));
+    const depth = logprob === null ? "none" : Math.min(9, Math.max(0, Math.floor(-logprob * 2.2)));
     const title = sampled ? `${logprob === null ? "no logprob" : `logprob ${logprob.toFixed(3)} · p ${Math.exp(logprob).toFixed(3)}`} · trained (mask 1)` : "not sampled (mask 0)";
     box.append(el("span", { class: `tok ${sampled ? "m1" : "m0"} p${depth}`, title }, text.replace(/\n/g, "⏎\n")));
   });
@@ -164,9 +165,9 @@ async function pageGroup(asked, id) {
     el("div", { class: "siblings" }, group.siblings.map((s, i) => el("a", { class: `sibling edge-${s.outcome}`, href: `#/attempt/${s.id}`, "data-nav": true },
       el("div", { class: "sibling-top" }, el("span", { class: "dim" }, `#${i + 1}`), badge(s.outcome)),
       el("div", {}, el("span", { class: "dim" }, "advantage "), advantageBar(s.advantage)),
-      el("div", { class: "dim" }, `reward ${number(s.reward)} · ${s.num_tokens} tokens · ${s.num_turns} turns · ${s.tier} · ${s.stop_reason}`),
-      el("pre", { class: "text small" }, s.answer ?? s.last),
-      checksOf(s.checks), s.evidence ? el("pre", { class: "text small dim" }, s.evidence) : null)))];
+      el("div", { class: "dim" }, [`reward ${number(s.reward)}`, `${s.num_tokens} tokens`, s.num_turns && `${s.num_turns} turns`, s.tier, s.stop_reason].filter(Boolean).join(" · ")),
+      el("pre", { class: "text small" }, s.problem ?? s.answer ?? s.last),
+      s.checks ? checksOf(s.checks) : null, s.evidence ? el("pre", { class: "text small dim" }, s.evidence) : null)))];
 }
 
 async function pageAttempt(asked, id) {
