@@ -113,6 +113,7 @@ class WandbMonitor:
         except Exception as error:  # noqa: BLE001
             self._off = True
             self._warn(f"it did not start ({type(error).__name__}: {error}) and is off for the rest of this run")
+            _tear_down()
             return
         while (send := self._queue.get()) is not None:
             try:
@@ -123,6 +124,7 @@ class WandbMonitor:
             self._run.finish(exit_code=0)
         except Exception as error:  # noqa: BLE001
             self._warn(f"it did not finish ({type(error).__name__}: {error})")
+            _tear_down()
 
     def _start(self) -> Any:
         # Telling W&B nothing of the machine and taking nothing of its console: it is here for the figures.
@@ -178,6 +180,14 @@ def resolve_mode(asked: str, environ: Mapping[str, str]) -> _Mode:
         return modes[asked]
     wished = modes.get(environ.get("WANDB_MODE", ""))
     return wished or ("online" if has_wandb_key(environ) else "offline")
+
+
+def _tear_down() -> None:
+    """Give up what is left of W&B now: at this process's exit it would say of a service that has died that it can't reach it."""
+    with contextlib.suppress(Exception, SystemExit):
+        import wandb
+
+        wandb.teardown()
 
 
 def _encodable(cell: Any) -> Any:

@@ -3,6 +3,8 @@
 import json
 import logging
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from flywheel.monitor import create_monitor
 from flywheel.monitor.jsonl import read_metrics, read_table
 from flywheel.monitor.wandb_key import has_wandb_key
 from flywheel.monitor.wandb_monitor import resolve_mode
+from tests.command_line import ROOT, environment
 
 
 @pytest.fixture(autouse=True)
@@ -146,6 +149,39 @@ def test_an_unreachable_server_costs_the_run_nothing_and_the_figures_are_kept_of
     monitor.close()
     assert "kept offline" in warnings(caplog)[0]
     assert [row["reward/mean"] for row in history(written(tmp_path)[0])] == [0.5]
+
+
+LOSES_WANDB = """
+import os, signal, sys, time
+from pathlib import Path
+from flywheel.config import MonitorConfig
+from flywheel.monitor.wandb_monitor import WandbMonitor
+
+monitor = WandbMonitor(MonitorConfig(wandb="offline"), Path(sys.argv[1]), run_name="lost", config={}, resume=False)
+while monitor._run is None:
+    time.sleep(0.02)
+for file in Path("/proc").glob("[0-9]*/stat"):  # the service is a child of this process
+    try:
+        name, _, rest = file.read_text().rpartition(")")
+    except OSError:  # a process that has just ended
+        continue
+    if "wandb-core" in name and int(rest.split()[1]) == os.getpid():
+        os.kill(int(file.parent.name), signal.SIGKILL)
+        print("killed")
+for step in range(3):
+    monitor.log(step, {"reward/mean": 0.5})
+monitor.close()
+"""
+
+
+def test_a_wandb_service_that_dies_in_the_middle_is_one_warning(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOSES_WANDB, str(tmp_path)], cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "killed\n"), done.stderr
+    (said,) = done.stderr.splitlines()
+    assert said.startswith("Weights & Biases: ")
+    assert said.endswith("metrics.jsonl has every figure")
 
 
 def test_disabled_leaves_no_trace_of_wandb(tmp_path: Path) -> None:
