@@ -5,7 +5,8 @@
 On one core: journalling trajectories of 1,000 tokens a group at a time, each group synced to the disk; moving them to Parquet
 shards; reading them back. ``--open N`` builds a store of N short trajectories first (minutes for a million) and opens it. ``--view N``
 asks what the window's page asks of a store of N attempts, in multiples of one scan of their index. ``--run`` prints the share of
-its steps' wall time that a finished run spent on journalling.
+its steps' wall time for which a finished run waited for its journal, and the CPU time of all its writing, most of which goes on beside
+the rollouts: the records of ten steps are written again.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from flywheel.monitor.jsonl import read_metrics
+from flywheel.routes import recorded_routes
 from flywheel.store.encoding import encode
 from flywheel.store.journal import Journal
 from flywheel.store.reader import Reader
@@ -115,7 +117,7 @@ def journalling(folder: Path, groups: list[Group]) -> None:
         f"compacted: {rate(took, 'compact', count)}, {took['compact'] / took['bare pyarrow']:.2f} x bare pyarrow's time, "
         f"{shard.stat().st_size / num_bytes:.2f} of the bytes"
     )
-    sample = random.Random(0).sample([e.id for group in groups for e in group.experiences], 100)
+    sample = random.Random(0).sample([e.id for group in groups for e in group.experiences], min(100, count))
     with timed(took, "read"):
         for experience_id in sample:
             journal.experience(experience_id)
@@ -190,13 +192,27 @@ def window(folder: Path, count: int) -> None:
     data.close()
 
 
-def share(run: Path) -> None:
+def share(run: Path, folder: Path) -> None:
     """Print what journalling cost a run."""
-    steps = [found for found in read_metrics(run).values() if "time/journal_s" in found]
-    wall = [sum(found.get(f"time/{name}_s", 0.0) for name in ("rollout", "train", "sync", "probe")) for found in steps]
-    shares = [found["time/journal_s"] / total for found, total in zip(steps, wall, strict=True)]
-    mean, median = 100 * statistics.fmean(shares), 100 * statistics.median(shares)
-    print(f"{run}: journalling took {mean:.2f} % of a step's wall time (median {median:.2f} %)")
+    steps = {step: found for step, found in read_metrics(run).items() if "time/journal_s" in found}
+    names = ("rollout", "journal", "train", "sync", "probe")
+    wall = {step: sum(found.get(f"time/{name}_s", 0.0) for name in names) for step, found in steps.items()}
+    shares = [found["time/journal_s"] / wall[step] for step, found in steps.items()]
+    print(f"{run}: waited for the journal in {statistics.fmean(shares):.2%} of a step's wall time (median {statistics.median(shares):.2%})")
+    took: dict[str, float] = {}
+    some = list(steps)[-10:]
+    with Reader.open(run) as store:
+        recorded = [(step, store.groups(step), store.batch(step), recorded_routes(store, step)) for step in some]
+    journal = Journal(folder / f"again-{run.name}")
+    with timed(took, "again"):
+        for step, groups, batch, routes in recorded:
+            for group in groups:
+                journal.append_groups([group], step=step)
+            if batch is not None:
+                journal.append_batch(batch, [(route.experience_id, route) for route in routes])
+    journal.close()
+    total = sum(wall[step] for step in some)
+    print(f"  all that was written takes {took['again cpu'] / total:.2%} of it in CPU time")
 
 
 def main() -> None:
@@ -213,8 +229,8 @@ def main() -> None:
             opening(Path(name), args.open)
         if args.view:
             window(Path(name), args.view)
-    for run in args.run:
-        share(run)
+        for run in args.run:
+            share(run, Path(name))
 
 
 if __name__ == "__main__":

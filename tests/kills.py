@@ -11,12 +11,12 @@ from tests.forked_runs import Runs, Started
 Kill = Callable[[Started, Path], None]
 
 
-def when(there: Callable[[Path], bool], delay_s: float = 0.0) -> Kill:
+def when(there: Callable[[Path], bool], delay_s: float = 0.0, *, poll_s: float = 0.0005) -> Kill:
     """Kill as soon as something is seen in the run's folder, and a moment later at that; a run that ends first is left alone."""
 
     def kill(started: Started, run: Path) -> None:
         while started.is_running() and not there(run):
-            time.sleep(0.0005)
+            time.sleep(poll_s)
         time.sleep(delay_s)
         if started.is_running():
             started.kill()

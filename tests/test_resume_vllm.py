@@ -11,6 +11,7 @@ import random
 import signal
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ SERVED: dict[str, object] = {
     "learning.max_uses": MAX_USES,
 }
 _WAIT_S = 30.0
+_POLL_S = 0.02  # to look costs more than a glance at a file
 
 
 def servers(model_folder: Path) -> list[int]:
@@ -61,8 +63,12 @@ def num_records(run: Path) -> int:
         return 0
 
 
-def journalled(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return a run's batches and attempts by id, as far as there are any."""
+def has_records(num: int) -> Callable[[Path], bool]:
+    return lambda run: num_records(run) >= num
+
+
+def journalled(run: Path) -> tuple[dict[int, Any], dict[str, Any]]:
+    """Return a run's batches by number and attempts by id, as far as there are any."""
     try:
         with Reader.open(run) as reader:
             batches = {seq: reader.batch(step) for seq, step in reader.query("SELECT seq, step FROM records WHERE kind = 'batch'")}
@@ -80,16 +86,18 @@ def test_killed_at_random_moments_with_overlap(home: Path, tmp_path: Path, tmp_p
 
     def as_records_come() -> Kill:
         """Kill in the middle of the next step or two: each journals about eighty records."""
-        return lambda started, run: when(_has_more(num_records(run) + rng.randint(1, 120)), rng.uniform(0, 0.2))(started, run)
+        return lambda started, run: when(has_records(num_records(run) + rng.randint(1, 120)), rng.uniform(0, 0.2), poll_s=_POLL_S)(
+            started, run
+        )
 
     kills = [
-        when(lambda run: bool(servers(cache)), rng.uniform(0, 5)),  # while the server starts and the policy is made
+        when(lambda run: bool(servers(cache)), rng.uniform(0, 5), poll_s=_POLL_S),  # while the server starts and the policy is made
         as_records_come(),
         when(writes_a_checkpoint, rng.uniform(0, 0.05)),
         *(as_records_come() for _ in range(3)),
         when(writes_a_checkpoint, rng.uniform(0, 0.05)),
     ]
-    batches: dict[str, Any] = {}
+    batches: dict[int, Any] = {}
     attempts: dict[str, Any] = {}
     with Runs(home, TMPDIR=str(sockets)) as runs:
         for kill in kills:
@@ -114,10 +122,6 @@ def test_killed_at_random_moments_with_overlap(home: Path, tmp_path: Path, tmp_p
     journal_and_counters_agree(run)
 
 
-def _has_more(num: int) -> Any:
-    return lambda run: num_records(run) >= num
-
-
 def nothing_is_left(model_folder: Path, sockets: Path) -> None:
     """Check that a server goes when the process that started it has gone, and its socket's folder with it."""
     deadline = time.monotonic() + _WAIT_S
@@ -130,7 +134,7 @@ def lose_the_server(started: Started, run: Path, model_folder: Path) -> None:
     """SIGKILL the server's processes, and not the run, once the run has gone on for a while."""
     here = num_records(run)
     while started.is_running() and num_records(run) < here + 40:
-        time.sleep(0.01)
+        time.sleep(_POLL_S)
     lost = servers(model_folder)
     assert lost
     for pid in lost:
@@ -173,7 +177,7 @@ def journal_and_counters_agree(run: Path) -> None:
         for attempt in reader.attempts():  # weights are swapped between turns, and this environment has one
             assert len({turn.policy_version for turn in reader.experience(attempt.id).trajectory.turns}) == 1
         for checkpoint in complete_checkpoints(run):
-            note, batch = read_note(checkpoint), None
+            note = read_note(checkpoint)
             batch = reader.batch(note.step)
             assert batch is not None
             assert note.journal_seq == batch.journal_seq

@@ -69,6 +69,7 @@ def write_run(folder: Path, groups_per_step: int = 3, size: int = 4) -> Path:
         report = {"step": step, "policy_version": f"1.{step}", "metrics": {"loss": 1 / step}, "checkpoint": None}
         journal.append("step", [(f"1.{step}", report)], step=step)
         figures = {"reward/mean": 0.2 * step, "groups/mixed": 0.5, "heldout/toy": 0.3 + 0.1 * step, "solved/toy/family-0/level_2": step / 3}
+        figures |= {"curriculum/predicted/toy/family-0/level_2": step / 4, "curriculum/brier": 0.25}
         lines.append(json.dumps({"step": step, "time_s": 0, **figures}))
     parent = make_experience(make_task(10), 0)
     child_task = dataclasses.replace(make_task(99, parent_id=parent.task.id), payload={"hidden_tests": SECRET})

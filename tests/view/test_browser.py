@@ -49,7 +49,9 @@ def test_the_pages_show_the_run(browser: Browser, address: str) -> None:
     browser.go("#/curves")
     assert "reward/mean" in browser.text()
     browser.go("#/levels")
-    assert browser.run("return document.querySelectorAll('.heat rect').length") == 3
+    assert browser.run("return [...document.querySelectorAll('.heat')].map((map) => map.querySelectorAll('rect').length)") == [3, 3]
+    assert "The curriculum's P(solved)" in browser.text()
+    browser.screenshot(SHOTS / "view-curriculum.png")
     unharmed(browser)
 
 

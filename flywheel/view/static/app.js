@@ -121,17 +121,26 @@ async function pageCurves() {
   return [el("h1", {}, "Curves"), el("input", { type: "search", placeholder: "filter figures", "aria-label": "filter figures", oninput: (e) => draw(e.target.value) }), box];
 }
 
+const BELIEF = [["predicted", "The curriculum's P(solved)"], ["uncertainty", "How unsure it is of that"], ["share", "Share of a step's tasks"]];
+
 async function pageLevels() {
   const { series } = await ask("curves");
   const found = Object.keys(series).map((name) => [name, name.match(/^solved\/(.+)\/level_(\d+)$/)]).filter((pair) => pair[1]);
   const families = {};
   for (const [name, match] of found) (families[match[1]] ||= []).push({ name: `level ${match[2]}`, points: series[name] });
-  const planned = Object.keys(series).filter((name) => name.startsWith("curriculum/"));
+  const belief = {};
+  const others = [];
+  for (const name of Object.keys(series).filter((n) => n.startsWith("curriculum/"))) {
+    const match = name.match(/^curriculum\/(predicted|uncertainty|share)\/(.+)$/);
+    if (match) (belief[match[1]] ||= []).push({ name: match[2], points: series[name] });
+    else others.push(lineChart(name, [{ name, points: series[name] }]));
+  }
   return [el("h1", {}, "Difficulty over time"),
     el("p", { class: "dim" }, "Share of judged attempts that solved their task, by family and difficulty level: dark is none, bright is all. What lies between teaches most."),
     Object.keys(families).length ? Object.entries(families).map(([family, rows]) => panel(family, heatMap(rows.sort((a, b) => (a.name < b.name ? 1 : -1)), `${family}: solve rate by level and step`)))
       : el("p", {}, "No family of this run has difficulty knobs."),
-    planned.length ? panel("Curriculum", heatMap(planned.map((name) => ({ name: name.slice(11), points: series[name] })), "curriculum over steps")) : null];
+    BELIEF.filter(([kind]) => belief[kind]).map(([kind, text]) => panel(text, heatMap(belief[kind], `${text}, by level and step`))),
+    others.length ? el("div", { class: "charts" }, others) : null];
 }
 
 async function pageGroups(asked) {
