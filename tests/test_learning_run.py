@@ -14,7 +14,8 @@ from flywheel.store.reader import Reader
 from flywheel.trainer.checkpoints import complete_checkpoints
 from tests.command_line import PICK, STEPS, overrides, records
 from tests.forked_runs import Runs
-from tests.test_resume import EXACT, Kill, batches, figures, has_groups_of, when
+from tests.kills import Kill, killed_and_resumed, when
+from tests.test_resume import EXACT, batches, figures, has_groups_of
 
 LEARNING: dict[str, object] = {
     "learning.distill_share": 0.5,
@@ -99,7 +100,7 @@ def test_batches_hold_what_was_asked_for_and_lineage_shows_it(learnt: Path) -> N
 @pytest.mark.slow
 def test_killed_and_resumed_it_learns_the_same(runs: Runs, home: Path, learnt: Path) -> None:
     run = home / "learnt-killed"
-    killed_and_resumed(runs, run, words(home))
+    killed_thrice(runs, run, words(home))
     agrees(run, learnt)
 
 
@@ -107,7 +108,7 @@ def test_killed_and_resumed_it_learns_the_same(runs: Runs, home: Path, learnt: P
 def test_killed_amid_lessons_of_failures_it_learns_the_same(runs: Runs, home: Path) -> None:
     said, whole, run = words(home, "told", TOLD), home / "told", home / "told-killed"
     runs.succeeded([*said, "--run-dir", str(whole)])
-    killed_and_resumed(runs, run, said)
+    killed_thrice(runs, run, said)
     agrees(run, whole)
     with Reader.open(run) as reader:
         rows = [row for step in range(1, STEPS + 1) for row in made_step(reader, step).rows]
@@ -121,18 +122,14 @@ def test_killed_amid_lessons_of_failures_it_learns_the_same(runs: Runs, home: Pa
     assert all(found["learning/instructions/tokens"] > 0 for found in asked)
 
 
-def killed_and_resumed(runs: Runs, run: Path, said: Sequence[str]) -> None:
+def killed_thrice(runs: Runs, run: Path, said: Sequence[str]) -> None:
     """Run, killed amid a step's groups, as a batch is there and amid groups again."""
     kills: list[Kill] = [
         when(has_groups_of(2)),
         when(lambda run: any(b["step"] == 4 for b in records(run, "batch"))),
         when(has_groups_of(6)),
     ]
-    for kill in kills:
-        started = runs.start([*said, "--run-dir", str(run), *(["--resume"] if (run / "recipe.toml").exists() else [])])
-        kill(started, run)
-        started.wait()
-    runs.succeeded([*said, "--run-dir", str(run), "--resume"])
+    killed_and_resumed(runs, run, kills, said)
 
 
 def agrees(run: Path, whole: Path) -> None:

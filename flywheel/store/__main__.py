@@ -1,4 +1,7 @@
-"""``python -m flywheel.store RUN ["SELECT …"]``: ask a run's experience store in SQL; without a question, list the views."""
+"""``python -m flywheel.store RUN ["SELECT …"]``: ask a run's experience store in SQL; without a question, list the views.
+
+``--human-checked ID …`` records that a person has read these attempts and agrees with their verdicts: tier L4.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from pathlib import Path
 import duckdb
 
 from flywheel.errors import StoreError
+from flywheel.store.journal import Journal
+from flywheel.store.reader import Reader
 from flywheel.store.sql import VIEWS, ask
 
 
@@ -20,7 +25,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("sql", nargs="?", help="a question to the views; without one they are listed")
     parser.add_argument("--csv", action="store_true", help="print CSV instead of a table")
     parser.add_argument("--skip-damaged", action="store_true", help="answer without what damaged shards hold, instead of refusing")
+    parser.add_argument(
+        "--human-checked", nargs="+", metavar="ID", help="record that a person agrees with these attempts' verdicts (tier L4)"
+    )
     args = parser.parse_args(argv)
+    if args.human_checked:
+        return _checked(args.run, args.human_checked)
     if args.sql is None:
         print("\n".join(f"{name:<14}{about}" for name, (about, _) in VIEWS.items()))
         return 0
@@ -34,6 +44,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             else:
                 found.show(max_width=200, max_rows=1000)
     except (StoreError, duckdb.Error) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _checked(run: Path, ids: Sequence[str]) -> int:
+    try:
+        with Reader.open(run) as reader:  # a journal is made where there is none, and an id that is not there is passed over
+            for experience_id in ids:
+                reader.info(experience_id)
+        with Journal(run) as journal:
+            journal.raise_tiers(dict.fromkeys(ids, "L4"), why="a person checked it")
+    except StoreError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -109,7 +109,8 @@ def test_a_success_that_does_not_hold_is_dropped(tmp_path: Path) -> None:
     assert (found.lessons, found.dropped) == ((), {"not_solved": 1})
 
 
-def test_an_own_earlier_success_will_do(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_dropped", [False, True])
+def test_an_own_earlier_success_will_do_while_the_store_has_it(tmp_path: Path, is_dropped: bool) -> None:
     earlier = collected(WORDS, ASKED, [call("submit", word="queen")])
     later = collected(WORDS, ASKED, [call("submit", word="red")])
     later = dataclasses.replace(later, experiences=tuple(dataclasses.replace(e, id="later") for e in later.experiences))
@@ -118,13 +119,17 @@ def test_an_own_earlier_success_will_do(tmp_path: Path) -> None:
         stage, journal = Stage(WORDS), Journal(tmp_path)
         try:
             journal.append_groups([earlier], step=1)
+            journal.compact(up_to_step=1)
+            if is_dropped:
+                journal.drop_oldest(max_bytes=0, before_step=2)
             return await Harvester(WORDS, stage, CHAT, TaskSource(WORDS), journal).harvest([later], step=2)
         finally:
             stage.close()
             journal.close()
 
     found = asyncio.run(harvest())
-    assert [lesson.parent_ids for lesson in found.lessons] == [("later", earlier.experiences[0].id)] * 2
+    pair = ("later", earlier.experiences[0].id)
+    assert [lesson.parent_ids for lesson in found.lessons] == ([] if is_dropped else [pair, pair])
 
 
 def test_rows_that_are_too_long_are_dropped(tmp_path: Path) -> None:

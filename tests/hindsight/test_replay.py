@@ -79,6 +79,14 @@ def test_it_is_an_earlier_one_and_not_too_old(journal: Journal, step: int, count
     assert replay(journal, step) == count
 
 
+def test_one_that_the_store_has_dropped_is_not_missed(journal: Journal) -> None:
+    solved(journal, step=1)
+    journal.compact(up_to_step=1)
+    assert len(memory(journal).replayed([make_group(1, "failed", "failed", step=3)], 3)) == 1
+    journal.drop_oldest(max_bytes=0, before_step=2)
+    assert replay(journal, 3) == 0
+
+
 def test_what_joins_only_groups_that_failed_as_a_whole(journal: Journal) -> None:
     solved(journal)
     for outcomes in (("solved", "failed"), ("failed", "infra_error")):

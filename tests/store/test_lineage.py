@@ -129,6 +129,20 @@ def test_tiers_follow_the_evidence(tmp_path: Path) -> None:
     journal.close()
 
 
+def test_a_person_can_say_that_an_attempt_was_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    journal, attempt = Journal(tmp_path), make_experience(make_task(1), 1)
+    journal.append_experiences([attempt], step=1)
+    assert main([str(tmp_path), "--human-checked", attempt.id]) == 1
+    assert "another flywheel process is running this run" in capsys.readouterr().err
+    journal.close()
+    assert main([str(tmp_path), "--human-checked", attempt.id, "other"]) == 1
+    assert "no experience 'other'" in capsys.readouterr().err
+    assert main([str(tmp_path), "--human-checked", attempt.id]) == 0
+    with Reader.open(tmp_path) as reader:
+        assert reader.info(attempt.id).tier == "L4"
+        assert [record["why"] for record in reader.select("tier")] == ["a person checked it"]
+
+
 def test_supervised_sampling_heeds_tiers_uses_and_the_split(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     tasks = [make_task(n) for n in range(400)]
