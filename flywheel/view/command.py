@@ -56,6 +56,7 @@ def _serve(data: RunData, port: int) -> int:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((_HOST, port))
+            listener.listen()  # before the address is told: whoever reads it may be quicker than the server
         except OSError as error:
             print(f"error: port {port} of {_HOST}: {error.strerror}; --port names another one, 0 any", file=sys.stderr)
             return 1
