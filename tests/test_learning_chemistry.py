@@ -12,7 +12,7 @@ from flywheel.store.lineage import fate_of_attempt, made_step
 from flywheel.store.reader import Reader
 from tests.command_line import SMALL, overrides, records
 from tests.forked_runs import Runs
-from tests.test_resume import when
+from tests.kills import killed_and_resumed, when
 
 STEPS = 4
 MOLECULES: dict[str, object] = {
@@ -49,12 +49,9 @@ def run(home: Path) -> Path:
     """A run that was killed when it trained its third step, and went on."""
     (home / "molecules.toml").write_text(RECIPE)
     folder = home / "molecules"
-    words = ["molecules.toml", *overrides(MOLECULES, {"run.cache_dir": str(home / "cache")}), "--run-dir", str(folder)]
+    words = ["molecules.toml", *overrides(MOLECULES, {"run.cache_dir": str(home / "cache")})]
     with Runs(home) as runs:
-        started = runs.start(words)
-        when(lambda run: any(batch["step"] == 3 for batch in records(run, "batch")))(started, folder)
-        started.wait()
-        runs.succeeded([*words, *(["--resume"] if (folder / "recipe.toml").exists() else [])])
+        killed_and_resumed(runs, folder, [when(lambda run: any(batch["step"] == 3 for batch in records(run, "batch")))], words)
     return folder
 
 
