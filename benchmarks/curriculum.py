@@ -56,6 +56,7 @@ COMMON = {
     "trainer.scale_rewards": "none",
     "monitor.wandb": "disabled",
     "engine.kind": "transformers",
+    "rollout.groups_per_step": 16,
     "rollout.max_turns": 1,
     "rollout.max_staleness": 0,
     "evaluation.tasks_per_environment": 300,

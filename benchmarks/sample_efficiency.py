@@ -60,6 +60,7 @@ knobs = { num_ops = [2, 3], num_kinds = [12, 18], max_constant = [9, 9], example
 }
 COMMON: dict[str, Any] = {
     "engine.kind": "transformers",
+    "rollout.groups_per_step": 16,
     "rollout.max_turns": 1,
     "rollout.max_staleness": 0,
     "monitor.wandb": "disabled",
