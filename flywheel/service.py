@@ -128,7 +128,7 @@ class ExperienceService:
         return self._background.call(self._probe())
 
     def step_committed(self, report: StepReport) -> None:
-        """Journal the step and log its figures; at a checkpoint, let what is settled move to the store's shards."""
+        """Log the step's figures and journal it; at a checkpoint, let what is settled move to the store's shards."""
         made = self._made.pop(report.step, None)
         timings = figures.Timings()
         groups: Sequence[Group] = []
@@ -139,10 +139,11 @@ class ExperienceService:
             own |= {} if made.rollout_s is None else {"faults/retried_attempts": float(made.num_retried), **made.figures}
             own |= self._learning_figures(report.step, groups)
         metrics = figures.step_figures(groups, self._knobs(), timings, report.metrics) | own | self._source.figures()
-        self._journal.append("step", [(report.policy_version, report)], step=report.step)
         self._monitor.log(report.step, metrics)
-        self._progress.update(step=report.step)
         self._curriculum_display.show(report.step, self._history.learn(report.step, groups))
+        # Figures first: a resume reports again what is not journalled.
+        self._journal.append("step", [(report.policy_version, report)], step=report.step)
+        self._progress.update(step=report.step)
         if report.checkpoint is not None:
             self._history.snapshot(report.step)
             if self._teacher is not None:

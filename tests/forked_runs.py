@@ -2,7 +2,7 @@
 
 As a program it reads a JSON list of words a line, forks a child that runs the command in a session of its own, writes the child's
 process id, waits for it and writes its exit status. The parent never computes anything, so a child starts as fresh as a new process.
-`Runs` is a test's end of it.
+`Runs` is a test's end of it. A first word ``--dies-after=KIND:STEP`` has the child SIGKILL itself right behind that journal record.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Any, Self, TextIO
 
 from tests.command_line import environment
 
@@ -106,6 +106,22 @@ def serve(log: Path, answers: TextIO, run: Callable[[list[str]], int]) -> None:
         print(os.waitstatus_to_exitcode(status), file=answers, flush=True)
 
 
+def die_after(kind: str, step: int) -> None:
+    """Have this process SIGKILL itself as soon as `Journal.append` has committed such a record."""
+    from flywheel.store.journal import Journal
+
+    append = Journal.append
+
+    def fatal(self: Journal, of_kind: Any, appended: Sequence[tuple[str, Any]], *, step: int) -> int:
+        last_seq = append(self, of_kind, appended, step=step)
+        if (of_kind, step) == wanted:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return last_seq
+
+    wanted = kind, step
+    Journal.append = fatal  # type: ignore[method-assign]
+
+
 def main() -> None:
     """Import what a run needs, without starting a thread, then serve; what imports print does not mix with the answers."""
     answers = os.fdopen(os.dup(1), "w")
@@ -116,7 +132,13 @@ def main() -> None:
 
     preflight.MIN_FREE_BYTES = int(os.environ.get("TEST_MIN_FREE_BYTES", preflight.MIN_FREE_BYTES))
 
-    serve(Path(sys.argv[1]), answers, train)
+    def run(words: list[str]) -> int:
+        if words[0].startswith("--dies-after="):
+            kind, _, step = words.pop(0).partition("=")[2].partition(":")
+            die_after(kind, int(step))
+        return train(words)
+
+    serve(Path(sys.argv[1]), answers, run)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from flywheel.store.reader import Reader
 from flywheel.trainer.checkpoints import checkpoint_step, complete_checkpoints
 from tests.command_line import ATTEMPTS, STEPS, pick_words, records
 from tests.forked_runs import Runs, Started
-from tests.kills import Kill, killed_and_resumed, when, writes_a_checkpoint
+from tests.kills import Kill, killed_and_resumed, resuming, when, writes_a_checkpoint
 
 # What a clock says is never the same twice, a replayed batch met no fault and was not made again, and the probe is of tokens that
 # nobody trains on.
@@ -157,6 +157,14 @@ def test_an_older_journal_than_its_checkpoint_is_refused(runs: Runs, home: Path,
     status = runs.start([*pick_words(home), *EXACT, "--run-dir", str(run), "--resume"]).wait()
     assert status == 1
     assert "put the journal back that belongs to the checkpoints" in runs.log.read_text()
+
+
+@pytest.mark.parametrize("record", [f"step:{STEPS}", f"evaluation:{STEPS}"])
+def test_killed_right_behind_a_record(runs: Runs, home: Path, undisturbed: Path, record: str) -> None:
+    run, words = home / f"died-after-{record}", [*pick_words(home), *EXACT]
+    assert runs.start([f"--dies-after={record}", *resuming(run, words)]).wait() == -9
+    runs.succeeded(resuming(run, words))
+    agrees(run, undisturbed)
 
 
 @pytest.mark.slow
