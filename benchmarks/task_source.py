@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import resource
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from flywheel.recipe import load_recipe
 from flywheel.tasks.source import TaskSource
 from flywheel.types import Task
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the family of the last line lies in tests/
 WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "haven", "inlet", "jetty", "knoll", "larch", "moraine")
 
 
