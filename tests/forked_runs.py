@@ -106,20 +106,19 @@ def serve(log: Path, answers: TextIO, run: Callable[[list[str]], int]) -> None:
         print(os.waitstatus_to_exitcode(status), file=answers, flush=True)
 
 
-def die_after(kind: str, step: int) -> None:
+def die_after(fatal_kind: str, fatal_step: int) -> None:
     """Have this process SIGKILL itself as soon as `Journal.append` has committed such a record."""
     from flywheel.store.journal import Journal
 
     append = Journal.append
 
-    def fatal(self: Journal, of_kind: Any, appended: Sequence[tuple[str, Any]], *, step: int) -> int:
-        last_seq = append(self, of_kind, appended, step=step)
-        if (of_kind, step) == wanted:
+    def fatal(self: Journal, kind: Any, records: Sequence[tuple[str, Any]], *, step: int) -> int:
+        last_seq = append(self, kind, records, step=step)
+        if (kind, step) == (fatal_kind, fatal_step):
             os.kill(os.getpid(), signal.SIGKILL)
         return last_seq
 
-    wanted = kind, step
-    Journal.append = fatal
+    Journal.append = fatal  # type: ignore[method-assign]
 
 
 def main() -> None:
