@@ -1,4 +1,4 @@
-"""The GPU recipes' trainers on CPUs, each with its own model class shrunk to two layers: two steps, one process and two, equal losses."""
+"""The GPU recipes on CPUs, their model classes shrunk to two layers: two steps, full or LoRA, one process and two, equal losses."""
 
 from __future__ import annotations
 
@@ -15,23 +15,31 @@ from tests.shrunk_qwen3 import save_shrunk
 from tests.trainer.helpers_trainer import ScriptedLink
 
 SAME = ("loss", "grpo_loss", "ce_nll", "grad_norm", "entropy", "importance_ratio_mean", "num_tokens")
-FULL = ("qwen3_0.6b_code", "qwen3_8b_lean", "humaneval_mbpp_code")
+NAMES = ("qwen3_0.6b_code", "qwen3_4b_lora_chemistry", "qwen3_8b_lean", "humaneval_mbpp_code")
+QUICK = [("qwen3_4b_lora_chemistry", True)]
 
 
-def on_cpu(name: str, num_processes: int) -> Recipe:
+def on_cpu(name: str, num_processes: int, *, lora: bool) -> Recipe:
     """The recipe but for its machine: two steps on CPU ranks, at a rate that shows in them, in micro-batches of a few rows."""
     words = ["--run.steps", "2", "--trainer.device", "cpu", "--trainer.num_processes", str(num_processes), "--trainer.sharding", "none"]
     words += ["--placement.trainer_gpus", str(list(range(num_processes)))]
+    words += ["--placement.sleep_level", "0", "--policy.lora.rank", "8" if lora else "0"]
     return load_recipe(
         name, [*words, "--trainer.learning_rate", "1e-3", "--trainer.warmup_steps", "0", "--trainer.micro_batch_tokens", "60"]
     )
 
 
-@pytest.mark.parametrize("name", [*(pytest.param(name, marks=pytest.mark.slow) for name in FULL), pytest.param("qwen3_4b_lora_chemistry")])
-def test_two_processes_train_as_one_does(name: str, tmp_path: Path) -> None:
-    one, two = on_cpu(name, 1), on_cpu(name, 2)
+@pytest.mark.parametrize(
+    ("name", "lora"),
+    [
+        pytest.param(name, lora, marks=() if (name, lora) in QUICK else pytest.mark.slow, id=f"{name}-{'lora' if lora else 'full'}")
+        for name in NAMES
+        for lora in (False, True)
+    ],
+)
+def test_two_processes_train_as_one_does(name: str, lora: bool, tmp_path: Path) -> None:
+    one, two = on_cpu(name, 1, lora=lora), on_cpu(name, 2, lora=lora)
     model = save_shrunk(one.policy.model, tmp_path / "model")
-    lora = one.policy.lora.rank > 0
     alone, together = ScriptedLink(base=model), ScriptedLink(base=model)
     sync: WeightSync = "lora" if lora else "disk"
     train(one, tmp_path / "one", alone, model, attempt="a", weight_sync=sync)
