@@ -152,10 +152,11 @@ class Bench:
     def run_all(self, cells: Sequence[Cell], jobs: int, most: float) -> int:
         """Run the cells that are not there, `jobs` at once and `most` in all, and return how many; the first that fails ends it."""
         missing = [cell for number, cell in enumerate(cell for cell in cells if not self.curve(cell)) if number < most]
-        if missing:
-            self.start()
+        if not missing:
+            return 0
+        start = self.start()
         with ThreadPoolExecutor(jobs) as pool:
-            futures = [pool.submit(self.run, cell) for cell in missing]
+            futures = [pool.submit(self.run, cell, start) for cell in missing]
             try:
                 for future in as_completed(futures):
                     future.result()
@@ -164,9 +165,9 @@ class Bench:
                 raise
         return len(missing)
 
-    def run(self, cell: Cell) -> None:
-        """Run one cell and write its curve."""
-        begun, start, folder, arm = time.monotonic(), self.start(), self.folder(cell), cell.arm
+    def run(self, cell: Cell, start: Path) -> None:
+        """Run one cell from the model `start` and write its curve."""
+        begun, folder, arm = time.monotonic(), self.folder(cell), cell.arm
         recipe = str(self.recipe(cell, start))
         if arm in ("a", "f"):
             module = "benchmarks.sample_efficiency_trl" if arm == "a" else "benchmarks.sample_efficiency_supervised"
