@@ -238,7 +238,12 @@ class EnvironmentConfig(Section):
 class TasksConfig(Section):
     """``[tasks]``: splits, and which tasks may train (flywheel/tasks/admission.py)."""
 
-    heldout_share: float = Field(0.2, gt=0, lt=1, description="Share of canonical keys that never train.")
+    heldout_share: float = Field(
+        0.2,
+        gt=0,
+        lt=1,
+        description="Share of tasks that never train. Where several split keys decide, some more are in neither split.",
+    )
     decontaminate: list[Path] = Field(default_factory=list, description="Evaluation files (JSON lines) whose items must not train.")
     near_duplicate: float = Field(
         1.0, gt=0, le=1, description="Similarity of prompts (0.8 is usual) from which tasks without knobs are one; 1 compares keys only."
