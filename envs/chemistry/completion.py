@@ -66,16 +66,16 @@ class CompletionFamily(ChemistryFamily):
 
     def asked(self, task: Task) -> str:
         """Return the prefix and the formula."""
-        asked = {spec["kind"]: spec for spec in task.payload["constraints"]}
-        return f"completion {asked['completes']['prefix']} {asked['formula']['value']}"
+        formula = next(spec["value"] for spec in task.payload["constraints"] if spec["kind"] == "formula")
+        return f"completion {_prefix(task)} {formula}"
 
     def molecule(self, task: Task) -> str:
         """Return the prefix with the reference behind it."""
-        return str(task.payload["constraints"][0]["prefix"]) + self.reference(task)
+        return _prefix(task) + self.reference(task)
 
     def trivial(self, task: Task) -> Sequence[str]:
         """Return the simplest ways to end the SMILES."""
-        return _simple_endings(task.payload["constraints"][0]["prefix"])
+        return _simple_endings(_prefix(task))
 
 
 def _prefix(task: Task) -> str:

@@ -16,7 +16,7 @@ from flywheel.evaluation import Evaluation
 from flywheel.monitor.jsonl import read_metrics
 from flywheel.statistics import bootstrap_interval
 from flywheel.store.reader import AttemptInfo, Reader
-from flywheel.tasks.similar import ngram_hashes
+from flywheel.tasks.similar import jaccard, ngram_hashes
 
 RISE = 0.1  # of a share: less is not called a rise
 _Z = 2.0
@@ -167,7 +167,7 @@ def _alike(reader: Reader, attempts: Sequence[AttemptInfo]) -> float | None:
         return None
     bodies: list[Any] = [reader.get("experience", info.id) for info in attempts]
     grams = [ngram_hashes("\n".join(turn["text"] for turn in body["trajectory"]["turns"]), _SHINGLE) for body in bodies]
-    return fmean(len(a & b) / max(1, len(a | b)) for a, b in itertools.combinations(grams, 2))
+    return fmean(jaccard(a, b) for a, b in itertools.combinations(grams, 2))
 
 
 def _variety(said: Sequence[str | None]) -> float | None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from flywheel.config import LearningConfig
 from flywheel.router import attack_of
-from flywheel.tasks.similar import ngram_hashes
+from flywheel.tasks.similar import jaccard, ngram_hashes
 from flywheel.types import Experience, Group, Task
 
 SHINGLE = 3
@@ -74,7 +74,7 @@ def most_diverse(attempts: Sequence[Experience], count: int) -> list[Experience]
     taken = left[:1]
     left = left[1:]
     while left and len(taken) < count:
-        at = min(range(len(left)), key=lambda at: max(_alike(left[at][1], known) for _, known in taken))
+        at = min(range(len(left)), key=lambda at: max(jaccard(left[at][1], known) for _, known in taken))
         taken.append(left.pop(at))
     return [experience for experience, _ in taken]
 
@@ -139,9 +139,5 @@ def _self_similarity(texts: Iterable[list[str]]) -> float | None:
     kept = [[ngram_hashes(text, SHINGLE) for text in of_env[:MAX_COMPARED]] for of_env in texts]
     if sum(len(of_env) for of_env in kept) < LEAST_ANSWERS:
         return None
-    pairs = [_alike(a, b) for of_env in kept for a, b in itertools.combinations(of_env, 2)]
+    pairs = [jaccard(a, b) for of_env in kept for a, b in itertools.combinations(of_env, 2)]
     return fmean(pairs) if pairs else None
-
-
-def _alike(first: set[int], second: set[int]) -> float:
-    return len(first & second) / max(1, len(first | second))

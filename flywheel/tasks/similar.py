@@ -72,3 +72,8 @@ def ngram_hashes(text: str, n: int) -> set[int]:
     found = words(text)
     grams = (" ".join(found[at : at + n]) for at in range(max(1, len(found) - n + 1)))
     return {int.from_bytes(hashlib.blake2b(gram.encode(), digest_size=8).digest()) for gram in grams}
+
+
+def jaccard(first: set[int], second: set[int]) -> float:
+    """Return the share of two sets' elements that both have; 0 for empty ones."""
+    return len(first & second) / max(1, len(first | second))
