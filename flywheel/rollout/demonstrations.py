@@ -36,22 +36,19 @@ async def play_demonstrations(
     Raises:
         ConfigError: an environment has no demonstrations, or a reference does not solve its own task.
     """
-    places = asyncio.Semaphore(concurrency)
-    played = 0
+    waiting = enumerate(references)
+    played: dict[int, Demonstration] = {}
 
-    async def play(task: Task, actions: list[str]) -> Demonstration:
-        nonlocal played
-        async with places:
-            demonstration = await _play(stage, task, actions)
-        played += 1
-        progress(played)
-        return demonstration
+    async def play_on() -> None:
+        for number, (task, actions) in waiting:  # all take from the one iterator, so tasks are drawn as places become free
+            played[number] = await _play(stage, task, actions)
+            progress(len(played))
 
     try:
-        chosen = list(references)
+        await asyncio.gather(*(play_on() for _ in range(concurrency)))
     except NotImplementedError as error:
         raise ConfigError(f'demonstrations are needed (policy.model = "tiny", or cold_start.steps above 0), but {error}') from None
-    return list(await asyncio.gather(*(play(task, actions) for task, actions in chosen)))
+    return [played[number] for number in sorted(played)]
 
 
 def demonstration_row(demonstration: Demonstration, chat: ChatFormat) -> Row:
