@@ -123,7 +123,6 @@ def measured(folder: Path, warmup: int) -> dict[str, object]:
         "sampled_tokens": everything,
         "before": before,
         "after": after,
-        "brier": fmean(figures["curriculum/brier"] for figures in metrics.values() if "curriculum/brier" in figures),
         "reliability": reliability(folder, warmup),
     }
 
@@ -159,7 +158,7 @@ def show(args: argparse.Namespace) -> None:
             dead = [(1 - share) / max(1e-9, 1 - uniform[seed]) for seed, share in useful.items() if seed in uniform]
             gain = [cell["after"] - cell["before"] for cell in cells.values()]
             per_token = [g / max(1e-9, cell["sampled_tokens"] / 1e6) for g, cell in zip(gain, cells.values(), strict=True)]
-            brier = [cell["brier"] for cell in cells.values()]
+            brier = [fmean(h * (1 - p) ** 2 + (1 - h) * p**2 for p, h in cell["reliability"]) for cell in cells.values()]
             table.add_row(setting, rule, str(len(cells)), *map(spread, (list(useful.values()), dead, gain, per_token, brier)))
             for predicted, happened in (pair for cell in cells.values() for pair in cell["reliability"]):
                 bins.setdefault(rule, {}).setdefault(min(9, int(predicted * 10)), []).append((predicted, happened))

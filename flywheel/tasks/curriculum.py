@@ -67,6 +67,7 @@ class Curriculum:
         self.step = 0
         self.num_raised = self.num_lowered = 0
         self._models = {f.name: self._model(f) for f in families}
+        self._mixed = {f.name: SolveModel(f.generator.knobs, discount=config.discount, correlation=0.0, drop=0.0) for f in families}
         self._slow = {name: model.mean for name, model in self._models.items()}
         self._ranges = {f.name: f.whole_ranges for f in families}
         self._probes = {f.name: self._probe(f) for f in families}
@@ -85,12 +86,12 @@ class Curriculum:
             family = self._uniform(index).family
             level = config.level if config.rule == "fixed" else min(1.0, self.step / config.ramp_steps)
             return Plan(index, family, lambda seed: _at_level(self._ranges[family.name], level, seed))
-        weights = {f.name: self._models[f.name].sample(rng) for f in self._families}
-        signals = np.array([float(self._signal(f.name, self._probes[f.name], weights[f.name]).max()) for f in self._families])
+        signal_of = {f.name: self._signal(f.name, rng) for f in self._families}
+        signals = np.array([float(signal_of[f.name](self._probes[f.name]).max()) for f in self._families])
         kept = config.family_floor + (1 - config.family_floor) * signals / max(float(signals.max()), 1e-12)
         chances = kept * [f.share for f in self._families]
         family = self._families[int(rng.choice(len(self._families), p=chances / chances.sum()))]
-        return Plan(index, family, lambda seed: self._best(family, weights[family.name], seed))
+        return Plan(index, family, lambda seed: self._best(family, signal_of[family.name], seed))
 
     def predicted(self, task: Task) -> float | None:
         """Return the predicted solve rate of a task; None for one of no family of this run."""
@@ -100,20 +101,20 @@ class Curriculum:
         model = self._models[family.name]
         return float(model.predict(model.features(model.settings([task.params]))).mean[0])
 
-    def is_dead(self, task: Task, group_size: int) -> bool:
-        """Whether a group of attempts at a task is too likely to be all solved or none (``skip_dead``)."""
+    def is_dead(self, task: Task) -> bool:
+        """Whether a group of attempts at a task is too likely to come out alike (``skip_dead``)."""
         family = family_of(self._families, task)
         if self._config.skip_dead == 0 or family is None:
             return False
-        model = self._models[family.name]
-        return float(model.mixed_chance(model.features(model.settings([task.params])), group_size)[0]) < self._config.skip_dead
+        model = self._mixed[family.name]
+        return float(model.predict(model.features(model.settings([task.params]))).mean[0]) < self._config.skip_dead
 
     def _uniform(self, index: int) -> Plan:
         shares = [family.share for family in self._families]
         family = random.Random(derive_seed(self._seed, "family", index)).choices(self._families, shares)[0]
         return Plan(index, family, lambda seed: draw_params(family.generator.knobs, self._ranges[family.name], seed))
 
-    def _best(self, family: Family, weights: Array, seed: int) -> dict[str, int]:
+    def _best(self, family: Family, signal: Callable[[Array], Array], seed: int) -> dict[str, int]:
         """Return the setting with the highest signal among a few random ones."""
         ranges = self._ranges[family.name]
         if not ranges:
@@ -121,15 +122,21 @@ class Curriculum:
         low, high = np.array(list(ranges.values())).T
         candidates = np.random.default_rng(seed).integers(low, high + 1, size=(NUM_CANDIDATES, len(ranges)))
         features = self._models[family.name].features(candidates.astype(float))
-        best = candidates[int(np.argmax(self._signal(family.name, features, weights)))]
+        best = candidates[int(np.argmax(signal(features)))]
         return dict(zip(ranges, map(int, best), strict=True))
 
-    def _signal(self, family: str, features: Array, weights: Array) -> Array:
-        rates = solve_rates(features, weights)
+    def _signal(self, family: str, rng: np.random.Generator) -> Callable[[Array], Array]:
+        """Return the learning signal of settings, under beliefs drawn from the posterior where uncertainty is worth a try."""
+        model = self._models[family]
         if self._config.rule == "progress":
-            return np.abs(rates - solve_rates(features, self._slow[family]))
-        target = self._config.target
-        signal: Array = rates ** (2 * target) * (1 - rates) ** (2 * (1 - target))
+            return lambda features: np.abs(solve_rates(features, model.mean) - solve_rates(features, self._slow[family]))
+        solved, mixed, target = model.sample(rng), self._mixed[family].sample(rng), self._config.target
+
+        def signal(features: Array) -> Array:
+            rates = solve_rates(features, solved)
+            found: Array = rates ** (2 * target) * (1 - rates) ** (2 * (1 - target)) * solve_rates(features, mixed)
+            return found
+
         return signal
 
     # ------------------------------------------------------------ learning
@@ -148,7 +155,9 @@ class Curriculum:
         brier = self._brier(by_family)
         for name, found in by_family.items():
             model = self._models[name]
-            model.update([o.task.params for o in found], [o.num_solved for o in found], [o.num_judged for o in found])
+            params = [o.task.params for o in found]
+            model.update(params, [o.num_solved for o in found], [o.num_judged for o in found])
+            self._mixed[name].update(params, [int(o.is_mixed) for o in found], [1] * len(found))
             self._slow[name] = SLOW * self._slow[name] + (1 - SLOW) * model.mean
         moves = [move for family in self._families if self._adapts and (move := self._adapt(family)) is not None]
         self.num_raised += sum(m.direction == "raised" and m.moved for m in moves)
@@ -220,7 +229,12 @@ class Curriculum:
     def state(self) -> dict[str, Any]:
         """Return the whole state as plain data that survives JSON bit for bit."""
         families = {
-            name: {**model.state(), "slow": self._slow[name].tolist(), "ranges": {k: list(r) for k, r in self._ranges[name].items()}}
+            name: {
+                **model.state(),
+                "mixed": self._mixed[name].state(),
+                "slow": self._slow[name].tolist(),
+                "ranges": {k: list(r) for k, r in self._ranges[name].items()},
+            }
             for name, model in self._models.items()
         }
         return {
@@ -238,6 +252,7 @@ class Curriculum:
         for family in self._families:
             if (kept := state["families"].get(family.name)) is not None:
                 self._models[family.name].restore(kept)
+                self._mixed[family.name].restore(kept["mixed"])
                 self._slow[family.name] = np.array(kept["slow"])
                 self._ranges[family.name] = {name: (low, high) for name, (low, high) in kept["ranges"].items()}
                 self._probes[family.name] = self._probe(family)

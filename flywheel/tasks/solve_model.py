@@ -1,7 +1,8 @@
-"""What a run believes of P(solved) over one family's knobs: a discounted Bayesian logistic regression.
+"""What a run believes of a chance over one family's knobs, P(solved) above all: a discounted Bayesian logistic regression.
 
-The log-odds are linear in the knobs' positions and their squares, so what one setting shows moves the belief about its
-neighbours. A step's attempts are taken in at once by the Laplace approximation (Chapelle and Li, "An Empirical Evaluation of
+The log-odds are a sum of functions of the knobs, each piecewise linear with independent Gaussian slopes: a random walk (Fahrmeir and
+Lang, "Bayesian inference for generalized additive mixed models based on Markov random field priors", Applied Statistics 2001). So what
+one setting shows moves the belief about its neighbours, and a cliff between two settings can be told. A step's attempts are taken in at once by the Laplace approximation (Chapelle and Li, "An Empirical Evaluation of
 Thompson Sampling", NeurIPS 2011, algorithm 3). Before that, the precision is discounted towards the prior's while the mean stays
 (West, Harrison and Migon, "Dynamic Generalized Linear Models and Bayesian Forecasting", JASA 1985): the policy moves, so what is
 old counts less, and what is never tried becomes as uncertain again as it was at the start.
@@ -25,8 +26,9 @@ from flywheel.contracts import Knob
 from flywheel.types import Knobs
 
 Array = NDArray[np.float64]
-_BIAS_STD, _SLOPE_STD, _SQUARE_STD = 1.5, 1.0, 0.5
+_BIAS_STD, _STEP_STD = 1.5, 0.7
 _PRIOR_DROP = 2.0  # log-odds that the prior expects to lose between the easiest setting and the hardest
+_MAX_PIECES = 12
 _MAX_NEWTON = 50
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
@@ -34,7 +36,7 @@ _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prediction:
-    """The mean and the standard deviation of the belief about P(solved), one a setting."""
+    """The mean and the standard deviation of the belief about the chance, one a setting."""
 
     mean: Array
     std: Array
@@ -47,18 +49,19 @@ class SolveModel:
         knobs: The family's knobs; without any, one solve rate for all its tasks.
         discount: What a step's evidence is worth one step later.
         correlation: How alike the attempts at one task are, from 0 to 1.
+        drop: Log-odds that the prior expects to lose between the easiest setting and the hardest.
     """
 
-    def __init__(self, knobs: Mapping[str, Knob], *, discount: float, correlation: float) -> None:
+    def __init__(self, knobs: Mapping[str, Knob], *, discount: float, correlation: float, drop: float = _PRIOR_DROP) -> None:
         self.names = sorted(knobs)
         self._low = np.array([knobs[n].low for n in self.names], dtype=float)
         self._span = np.array([max(1, knobs[n].high - knobs[n].low) for n in self.names], dtype=float)
         self._discount = discount
         self._correlation = correlation
-        k = len(self.names)
-        stds = np.array([_BIAS_STD] + [_SLOPE_STD] * k + [_SQUARE_STD] * k)
-        self._prior_precision = np.diag(stds**-2)
-        self.mean: Array = np.array([0.0] + [-_PRIOR_DROP / 2 / max(1, k)] * k + [0.0] * k)
+        self._pieces = np.minimum(_MAX_PIECES, self._span).astype(int)
+        slopes = np.repeat(-drop / max(1, len(self.names)) / self._pieces, self._pieces)
+        self._prior_precision = np.diag(np.array([_BIAS_STD] + [_STEP_STD] * len(slopes)) ** -2)
+        self.mean: Array = np.concatenate([[0.0], slopes])
         self.precision: Array = self._prior_precision.copy()
         self._factor: Array | None = None
 
@@ -71,25 +74,23 @@ class SolveModel:
         return np.array(rows, dtype=float).reshape(len(params), len(self.names))
 
     def features(self, settings_NK: Array) -> Array:
-        """Return the regression's inputs, shape (N, F)."""
-        position = 2 * (settings_NK - self._low) / self._span - 1
-        return np.hstack([np.ones((len(settings_NK), 1)), position, position**2 - 1 / 3])
+        """Return the regression's inputs, shape (N, F): a bias, and how far each piece of each knob is climbed, less its middle's."""
+        columns = [np.ones((len(settings_NK), 1))]
+        for at, pieces in enumerate(self._pieces):
+            climbed = (settings_NK[:, at : at + 1] - self._low[at]) / self._span[at] * pieces
+            starts = np.arange(pieces)
+            columns.append(np.clip(climbed - starts, 0, 1) - np.clip(pieces / 2 - starts, 0, 1))
+        return np.hstack(columns)
 
     # ------------------------------------------------------------ belief
 
     def predict(self, features_NF: Array) -> Prediction:
-        """Return the belief about P(solved) of each setting (Gauss-Hermite quadrature over the log-odds)."""
+        """Return the belief about the chance of each setting (Gauss-Hermite quadrature over the log-odds)."""
         centre = features_NF @ self.mean
         spread = np.linalg.norm(features_NF @ self._root(), axis=1)
         rates = _sigmoid(centre[:, None] + spread[:, None] * _NODES[None, :])
         mean = rates @ _WEIGHTS
         return Prediction(mean=mean, std=np.sqrt(np.maximum(0.0, rates**2 @ _WEIGHTS - mean**2)))
-
-    def mixed_chance(self, features_NF: Array, group_size: int) -> Array:
-        """Return the chance that a group of attempts has at least one solved and one not."""
-        rates = _sigmoid((features_NF @ self.mean)[:, None] + np.linalg.norm(features_NF @ self._root(), axis=1)[:, None] * _NODES)
-        chance: Array = (1 - rates**group_size - (1 - rates) ** group_size) @ _WEIGHTS
-        return chance
 
     def sample(self, rng: np.random.Generator) -> Array:
         """Return weights drawn from the belief (Thompson sampling)."""
@@ -125,7 +126,7 @@ class SolveModel:
 
 
 def solve_rates(features_NF: Array, weights_F: Array) -> Array:
-    """Return P(solved) of each setting under given weights."""
+    """Return the chance of each setting under given weights."""
     return _sigmoid(features_NF @ weights_F)
 
 

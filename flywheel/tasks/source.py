@@ -47,7 +47,6 @@ class TaskSource:
 
     def __init__(self, recipe: Recipe) -> None:
         self._seed = recipe.run.seed
-        self._group_size = recipe.rollout.group_size
         self._groups_per_step = recipe.rollout.groups_per_step
         self.num_skipped = 0
         self._heldout_share = recipe.tasks.heldout_share
@@ -83,7 +82,7 @@ class TaskSource:
         for skipped in range(_MAX_SKIPS + 1):
             plan = self.curriculum.plan(index if skipped == 0 else derive_seed("skipped", index, skipped))
             task = self._draw(plan.family, "train", plan.number, plan.params)
-            if plan.explores or not self.curriculum.is_dead(task, self._group_size) or skipped == _MAX_SKIPS:
+            if plan.explores or not self.curriculum.is_dead(task) or skipped == _MAX_SKIPS:
                 break
             self.num_skipped += 1
         return task

@@ -18,9 +18,14 @@ def belief(of: SolveModel, **params: int) -> tuple[float, float]:
     return float(found.mean[0]), float(found.std[0])
 
 
-def test_features_are_a_bias_positions_and_centred_squares() -> None:
-    # a = 2 is a quarter of the way from 1 to 5: position -1/2; b = 2 is at the end: position 1
-    assert model().features(np.array([[2.0, 2.0]])).tolist() == [[1.0, -0.5, 1.0, 0.25 - 1 / 3, 1 - 1 / 3]]
+def test_features_are_a_bias_and_how_far_each_piece_is_climbed_less_the_middles() -> None:
+    # a, of four pieces, is in the second one's middle, and its own middle is the second one's end; b, of two, is at the end
+    assert model().features(np.array([[2.5, 2.0]])).tolist() == [[1.0, 0.0, -0.5, 0.0, 0.0, 0.0, 1.0]]
+
+
+def test_a_knob_with_many_values_has_a_few_pieces() -> None:
+    wide = SolveModel({"a": Knob(low=0, high=1000, default=(0, 9), help="")}, discount=1.0, correlation=0.0)
+    assert wide.features(np.array([[500.0], [1000.0]])).tolist() == [[1.0] + [0.0] * 12, [1.0] + [0.0] * 6 + [1.0] * 6]
 
 
 def test_a_bias_alone_has_the_posterior_worked_by_hand() -> None:
@@ -88,10 +93,12 @@ def test_predictions_are_calibrated_on_a_logistic_world() -> None:
         assert abs(recent[chosen].mean() - outcome[chosen].mean()) < 0.06
 
 
-def test_the_chance_of_a_mixed_group_is_the_binomial_one_where_the_belief_is_sharp() -> None:
-    sharp = SolveModel({}, discount=1.0, correlation=0.0)
-    sharp.update([{}] * 2000, [4] * 2000, [8] * 2000)
-    assert sharp.mixed_chance(np.ones((1, 1)), 4)[0] == pytest.approx(1 - 2 * 0.5**4, abs=1e-3)
+def test_a_cliff_between_two_settings_is_told() -> None:
+    learnt = SolveModel({"a": Knob(low=3, high=20, default=(3, 9), help="")}, discount=0.9, correlation=0.1)
+    for _ in range(20):
+        learnt.update([{"a": a} for a in range(3, 15)], [7] * 6 + [0] * 6, [8] * 12)
+    assert belief(learnt, a=7)[0] > 0.8
+    assert belief(learnt, a=10)[0] < 0.1
 
 
 def test_the_state_survives_json_bit_for_bit() -> None:
