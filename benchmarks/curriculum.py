@@ -104,7 +104,9 @@ def environments(knobs: Mapping[str, Sequence[int]]) -> str:
 
 
 def train(cell: Path, run_dir: Path) -> None:
-    """Run one cell; a half-done one is resumed."""
+    """Run one cell; a half-done one is resumed, a finished one is left as it is."""
+    if (run_dir / "summary.json").exists():
+        return
     begun = (run_dir / "recipe.toml").exists()
     command = [sys.executable, "-m", "flywheel.train", str(cell), "--run-dir", str(run_dir), *(["--resume"] if begun else [])]
     subprocess.run(command, check=True)

@@ -2,10 +2,11 @@
 
 The log-odds are a sum of functions of the knobs, each piecewise linear with independent Gaussian slopes: a random walk (Fahrmeir and
 Lang, "Bayesian inference for generalized additive mixed models based on Markov random field priors", Applied Statistics 2001). So what
-one setting shows moves the belief about its neighbours, and a cliff between two settings can be told. A step's attempts are taken in at once by the Laplace approximation (Chapelle and Li, "An Empirical Evaluation of
-Thompson Sampling", NeurIPS 2011, algorithm 3). Before that, the precision is discounted towards the prior's while the mean stays
-(West, Harrison and Migon, "Dynamic Generalized Linear Models and Bayesian Forecasting", JASA 1985): the policy moves, so what is
-old counts less, and what is never tried becomes as uncertain again as it was at the start.
+one setting shows moves the belief about its neighbours, and a cliff between two settings can be told. A step's attempts are taken in at
+once by the Laplace approximation (Chapelle and Li, "An Empirical Evaluation of Thompson Sampling", NeurIPS 2011, algorithm 3). Before
+that, the precision is discounted towards the prior's while the mean stays (West, Harrison and Migon, "Dynamic Generalized Linear Models
+and Bayesian Forecasting", JASA 1985): the policy moves, so what is old counts less, and what is never tried becomes as uncertain again
+as it was at the start.
 
 Attempts at one task are alike: n of them weigh as much as n / (1 + (n - 1) · correlation) independent ones (Kish's design effect).
 Without that the belief is far too sure of itself. Shapes: N settings, K knobs, F features.
