@@ -1,10 +1,10 @@
 """The curriculum: which family a training task comes from and how its knobs are set.
 
 Rules: ``uniform`` (families by share, knobs uniform in their ranges), ``fixed`` (one level), ``easy_to_hard`` (a level that rises by
-schedule), ``frontier`` (Thompson sampling of the learning signal: p^a (1-p)^b with its peak at ``target``, which is p(1-p), the variance
-of a solved-or-not reward, at the default of 0.5; times the chance that a group has both outcomes, which is believed apart, since tasks of
-one setting may be solved half of the time each or be half of them solved always) and ``progress`` (absolute learning progress, arXiv:1910.07224: how far P(solved) has
-moved from its slow average).
+schedule), ``frontier`` and ``progress`` (absolute learning progress, arXiv:1910.07224: how far P(solved) has moved from its slow
+average). ``frontier`` is Thompson sampling of the learning signal: p^a (1-p)^b with its peak at ``target`` (p(1-p), the variance of a
+solved-or-not reward, at the default of 0.5), times the chance that a group has both outcomes. That chance has a belief of its own, since
+the tasks of a setting that is solved half of the time may be solved half of the time each, or half of them always and half of them never.
 
 Under the last two a share of draws stays uniform, a family without signal keeps part of its share, and ranges move: a family that is
 solved everywhere is raised, one that is solved nowhere lowered, within its knobs' limits; a knob that the recipe pins to one value
