@@ -45,8 +45,6 @@ class ExecResult:
     stderr: bytes = b""
     frames: bytes = b""
     limit: LimitHit | None = None
-    cpu_s: float = 0.0
-    wall_s: float = 0.0
     stopped: bool = False
     kills_grader: bool = False
 

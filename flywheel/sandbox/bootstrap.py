@@ -10,17 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 INSIDE = Path(__file__).with_name("inside")
-MODULES = ("plain", "refusals", "channel", "answer", "served", "node", "runners", "zygote")
+MODULES = ("messages", "plain", "refusals", "channel", "answer", "served", "node", "runners", "zygote")
 ARGUMENTS = ("-P", "-s", "-S", "-B", "-X", "utf8", "-c")
 
-# `threading` and `random` do something in every forked child. A zygote has one thread, and its children seed `random` themselves: without
-# that a child takes an eighth less time.
+# `random` would seed itself in every forked child, from the kernel; here it is seeded once, in the zygote.
 BOOTSTRAP = """
 import os
 register, os.register_at_fork = os.register_at_fork, lambda **_: None
-import json, random, socket, sys, threading, types
+import _socket, json, random, sys, types
 os.register_at_fork = register
-control = socket.socket(fileno=int(sys.argv[1]))
+control = _socket.socket(fileno=int(sys.argv[1]))
 size = int(control.recv(32)); data = b""
 while len(data) < size:
     part = control.recv(65536)
@@ -34,16 +33,17 @@ for name, source in first["modules"]:
     module = sys.modules[full] = types.ModuleType(full)
     setattr(sys.modules["flywheel.sandbox.inside"], name, module)
     exec(compile(source, name + ".py", "exec"), module.__dict__)
-del data
-module.main(control.detach(), first["setup"])
+setup = first["setup"]
+del data, part, first, source
+module.main(control.detach(), setup)
 """
 
 # Where no descriptor can be inherited: wait for the one that brings the control socket (`inside.relay`), then go on as above.
 LISTEN = """
-import socket, sys
-listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+import _socket, sys
+listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
 listener.bind("\\0flywheel"); listener.listen(1)
-sys.argv = ["-", str(listener.accept()[0].detach())]
+sys.argv = ["-", str(listener._accept()[0])]
 listener.close()
 """
 

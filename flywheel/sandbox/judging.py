@@ -153,7 +153,8 @@ def run_calls(
     """
     result, report = _called(pool, source, entry_point, tests, limits, setting)
     judged = _judge_calls(result, report, tests, entry_point, LANGUAGES[setting.language])
-    return [replace(test, log=log_of(result)) for test in judged]
+    log = log_of(result)
+    return [replace(test, log=log) for test in judged]
 
 
 def run_values(
@@ -332,7 +333,8 @@ def run_asserts(
     judged, tester = pool.run_pair(Job(kind="serve", body=body, limits=limits), Job(kind="asserts", body=tests, limits=patient))
     answer, report = read_frames(judged.frames, nonce), read_frames(tester.frames, own)
     results = _judge_asserts(judged, tester, answer, report, len(sources), entry_point)
-    return [replace(result, log=log_of(judged)) for result in results]
+    log = log_of(judged)
+    return [replace(result, log=log) for result in results]
 
 
 def _judge_asserts(

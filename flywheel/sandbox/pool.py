@@ -10,11 +10,9 @@ import asyncio
 import collections
 import contextlib
 import dataclasses
-import select
 import signal
 import socket
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -22,50 +20,15 @@ from flywheel.config import SandboxConfig
 from flywheel.errors import SandboxError
 from flywheel.sandbox.backends import find_backend
 from flywheel.sandbox.base import ExecResult, Job, Limits, WorkerDiedError
+from flywheel.sandbox.execution import Execution, drive
 from flywheel.sandbox.inside.plain import pack
-from flywheel.sandbox.worker import WATCH_S, Execution, Worker
+from flywheel.sandbox.worker import Worker
 
 PROBE = Job(
     kind="calls",
     body={"nonce": "probe", "source": "def f(x):\n    return x + 1\n", "entry_point": "f", "calls": ["[[41], {}]"]},
 )
 PROBE_FRAMES = pack("probe", 0, "value", 42) + pack("probe", 1, "end", None)
-
-
-def drive(executions: Sequence[Execution]) -> list[ExecResult]:
-    """Run executions to their ends in this thread. The last one leads: when it has ended, the others are stopped.
-
-    Raises:
-        WorkerDiedError: a worker died or fell silent; its sandbox is then unusable, and so are its companions'.
-    """
-    try:
-        while any(execution.report is None for execution in executions):
-            owners = {fd: e for e in executions if e.report is None for fd in e.interests()}
-            poll = select.poll()
-            for execution in executions:
-                if execution.report is None:
-                    for fd, events in execution.interests().items():
-                        poll.register(fd, events)
-            left = min(e.deadline for e in executions if e.report is None) - time.monotonic()
-            for fd, events in poll.poll(1000 * max(0.0, min(left, WATCH_S))):
-                if owners[fd].report is None:
-                    owners[fd].ready(fd, events)
-            if left <= 0:
-                raise WorkerDiedError("a sandbox worker fell silent")
-            for execution in executions:
-                execution.watch()
-            if executions[-1].report is not None:
-                for execution in executions[:-1]:
-                    execution.kill()
-        return [execution.result() for execution in executions]
-    except BaseException:
-        for execution in executions:
-            if execution.report is None:
-                execution.worker.usable = False
-        raise
-    finally:
-        for execution in executions:
-            execution.abandon()
 
 
 def _broken(result: ExecResult) -> bool:
@@ -199,7 +162,7 @@ class WarmPool:
             said = worker.said()
             worker.close()
             raise SandboxError(f"a fresh {self.config.backend} sandbox died on its control probe: {said}") from error
-        if result.frames != PROBE_FRAMES:
+        if result.frames != PROBE_FRAMES or not worker.settle():
             worker.close()
             raise SandboxError(f"a fresh {self.config.backend} sandbox failed its control probe: {result!r}")
         return worker
@@ -226,6 +189,17 @@ class WarmPool:
 
     @contextlib.contextmanager
     def _checkout(self, count: int) -> Iterator[list[Worker]]:
+        workers = self._take(count)
+        try:
+            while not all(worker.settle() for worker in workers):
+                unfit, workers = workers, []
+                self._give_back(unfit)
+                workers = self._take(count)
+            yield workers
+        finally:
+            self._give_back(workers)
+
+    def _take(self, count: int) -> list[Worker]:
         with self._turnstile, self._changed:  # one caller waits at a time, so that a pair is never starved by singles
             self._failure = None
             while len(self._idle) < count:
@@ -235,11 +209,7 @@ class WarmPool:
                     raise self._failure
                 self.warm()
                 self._changed.wait(timeout=1.0)
-            workers = [self._idle.popleft() for _ in range(count)]  # who has waited longest has its next child ready
-        try:
-            yield workers
-        finally:
-            self._give_back(workers)
+            return [self._idle.popleft() for _ in range(count)]  # who has waited longest has its next child ready
 
     def _give_back(self, workers: Sequence[Worker]) -> None:
         dead = []

@@ -18,8 +18,8 @@ from flywheel.errors import SandboxError
 from flywheel.sandbox.backends import find_backend
 from flywheel.sandbox.base import Backend, ExecResult, Job, Limits, WorkerDiedError
 from flywheel.sandbox.bubblewrap import ENVIRONMENT
-from flywheel.sandbox.pool import drive
-from flywheel.sandbox.worker import Execution, Worker
+from flywheel.sandbox.execution import Execution, drive
+from flywheel.sandbox.worker import Worker
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flywheel.sandbox.inside.plain import NotPlainError, decode, encode, same, unpack
+from flywheel.sandbox.inside.plain import NotPlainError, decode, encode, last_word, pack, same, split_last_word, unpack
 
 scalars = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary() | st.complex_numbers(allow_nan=False)
@@ -107,3 +107,13 @@ def test_equal(got: Any, expected: Any) -> None:
 @pytest.mark.parametrize(("got", "expected"), UNEQUAL)
 def test_unequal(got: Any, expected: Any) -> None:
     assert not same(got, expected)
+
+
+def test_the_last_word_is_told_from_frames_and_from_their_beginnings() -> None:
+    frames = pack("n", 0, "value", 1) + pack("n", 1, "end", None)
+    assert split_last_word(frames + last_word(71)) == (frames, 71)
+    for end in range(len(frames) + 5):
+        cut = (frames + last_word(0))[:end]
+        assert split_last_word(cut) == (cut, None)
+    assert split_last_word(b"") == (b"", None)
+    assert split_last_word(last_word(255)) == (b"", 255)

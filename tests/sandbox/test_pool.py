@@ -26,6 +26,15 @@ from flywheel.sandbox.worker import Worker
 
 SMALL = Limits(cpu_s=0.3, memory_bytes=128 * 2**20, output_bytes=10_000)
 ROOT = Path(__file__).parents[2]
+OTHERS = """
+    import os
+    for pid in range(2, 50):
+        try:
+            os.kill(pid, 0)
+            print(pid == os.getpid())
+        except OSError:
+            pass
+    """
 
 
 @pytest.fixture(scope="module")
@@ -117,16 +126,15 @@ def test_a_child_waits_for_its_job_alone_and_is_replaced_where_it_was_ended(pool
         for zygote in zygotes:
             (waiting,) = children(zygote)
             os.kill(waiting, signal.SIGKILL)
-    others = """
-        import os
-        for pid in range(2, 50):
-            try:
-                os.kill(pid, 0)
-                print(pid == os.getpid())
-            except OSError:
-                pass
-        """
-    assert [run(pool, others).stdout for _ in range(4)] == [b"True\n"] * 4
+    assert [run(pool, OTHERS).stdout for _ in range(4)] == [b"True\n"] * 4
+
+
+def test_a_process_that_only_says_that_it_has_ended_is_ended(pool: WarmPool) -> None:
+    source = "import os\nprint('said', flush=True)\nos.write(3, bytes(5))\nos.closerange(1, 5)\nwhile True: pass"
+    for _ in range(4):
+        result = run(pool, source, limits=Limits(cpu_s=60))
+        assert (result.exit_code, result.limit, result.stdout, result.frames) == (0, None, b"said\n", b"")
+    assert [run(pool, OTHERS).stdout for _ in range(4)] == [b"True\n"] * 4
 
 
 def test_a_killed_process_is_tried_alone_and_then_blamed(pool: WarmPool) -> None:

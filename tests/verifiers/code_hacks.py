@@ -35,6 +35,7 @@ def frames():
 ANSWERS = {
     "exit_0_at_import": "import sys\nsys.exit(0)",
     "os_exit_at_import": "import os\nos._exit(0)",
+    "says_the_last_word_and_goes_on": "import os\nos.write(3, bytes(5))\nos.closerange(1, 5)\nwhile True: pass",
     "exit_0_in_call": "import sys\ndef f(xs):\n    sys.exit(0)",
     "os_exit_in_call": "import os\ndef f(xs):\n    os._exit(0)",
     "raise_system_exit": "def f(xs):\n    raise SystemExit(0)",
@@ -239,7 +240,9 @@ TAMPERING = {
     "says_that_it_passed": SAY + "say(nonce(), 0, 'passed', None)\nos._exit(0)",
     "says_that_the_test_is_unfit": SAY + "say(nonce(), 0, 'unfit', {'type': '', 'text': 'x'})\nos._exit(0)",
     "by_the_harness_own_sender": "import gc\ndef f(xs):\n    for o in gc.get_objects():\n        if type(o).__name__ == 'Sender':\n            o('value', [1, 2])\n    return xs\nimport sys\nframe = sys._getframe()\nwhile 'send' not in frame.f_locals:\n    frame = frame.f_back\nsend = frame.f_locals['send']\nsend('value', [1, 2])",
-    "ends_by_the_harness_own_sender": "import os, sys\nframe = sys._getframe()\nwhile 'send' not in frame.f_locals:\n    frame = frame.f_back\nfor kind in ('loaded', 'value', 'end', 'end'):\n    frame.f_locals['send'](kind)\nos._exit(0)",
+    "ends_by_the_harness_own_sender": "import os, sys\nframe = sys._getframe()\nwhile 'send' not in frame.f_locals:\n    frame = frame.f_back\nfor kind in ('loaded', 'value', 'end', 'end'):\n    frame.f_locals['send'](kind)\nframe.f_locals['send'].write()\nos._exit(0)",
+    "ends_and_says_the_last_word": SAY + "say(nonce(), 0, 'end', None)\nos.write(3, bytes(5))\nos.closerange(1, 4)\nwhile True: pass",
+    "goes_on_after_the_last_word": SAY + "os.write(3, bytes(5))\ndef f(xs):\n    return xs",
     "wrong_nonce": SAY + "say('0' * 16, 0, 'value', [1, 2])\nos._exit(0)",
     "wrong_number": SAY + "say(nonce(), 7, 'value', [1, 2])\nos._exit(0)",
     "number_of_another_type": SAY + "say(nonce(), False, 'value', [1, 2])\nos._exit(0)",

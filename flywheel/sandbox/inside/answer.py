@@ -1,6 +1,5 @@
 """Loads a judged answer: helper files beside it, what runs before it, and its source; and tells of what it raises."""
 
-import contextlib
 import linecache
 import os
 import sys
@@ -65,5 +64,7 @@ def load(body: dict[str, Any], name: str) -> types.ModuleType:
 def flush() -> None:
     """Write out what the answer has printed."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
+        try:  # noqa: SIM105 - every job comes here, and each function that it calls is memory to copy
             stream.flush()
+        except Exception:  # noqa: BLE001 - it may be any object, or None
+            pass

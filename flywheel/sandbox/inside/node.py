@@ -9,7 +9,7 @@ import os
 from typing import Any
 
 from flywheel.sandbox.inside.answer import put_files
-from flywheel.sandbox.inside.channel import Sender
+from flywheel.sandbox.inside.channel import Sender, inherit_streams
 
 ANSWER, HARNESS = "answer.js", ".harness.js"
 MIB = 2**20
@@ -31,9 +31,11 @@ def run_node(body: dict[str, Any], channel: int) -> int:
             json.dump(job, file)
         os.set_inheritable(channel, True)
         arguments = [HARNESS]
+    inherit_streams()
     environment = {name: value for name, value in os.environ.items() if name in ("HOME", "LANG", "PATH", "TMPDIR")}
     try:
         os.execvpe(body["program"], ["node", *flags, *arguments], environment)
     except FileNotFoundError:
         send("no_program")
+        send.write()
     return EXIT_NO_PROGRAM

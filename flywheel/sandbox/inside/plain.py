@@ -5,19 +5,21 @@
 An instance of a subclass (a `Counter`, a named tuple, an `IntEnum`) is sent as its built-in base. What is not plain may be sent
 as a handle, where both sides agree to keep and revive such objects (`flywheel.sandbox.inside.served`).
 
-Frames are length-prefixed JSON: ``[nonce, number, kind, data]``.
+Frames are length-prefixed JSON: ``[nonce, number, kind, data]``. After the last one comes an empty one and the exit status, in a byte.
 """
 
 import json
 import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 MAX_DEPTH = 60
 MAX_NODES = 500_000
 MAX_COLLISIONS = 1000
 HEAD = struct.Struct(">I")
+_EMPTY = HEAD.pack(0)
+_JSON = json.JSONEncoder(separators=(",", ":"))
 
 
 class NotPlainError(Exception):
@@ -37,10 +39,6 @@ def _encode(value: Any, depth: int, count: list[int], keep: Callable[[Any], Any]
     count[0] += 1
     if depth > MAX_DEPTH or count[0] > MAX_NODES:
         raise NotPlainError("nested too deep" if depth > MAX_DEPTH else "too large")
-
-    def inner(part: Any) -> Any:
-        return _encode(part, depth + 1, count, keep)
-
     kind = type(value)
     if value is None or kind is bool:
         return value
@@ -53,22 +51,27 @@ def _encode(value: Any, depth: int, count: list[int], keep: Callable[[Any], Any]
         real = float.__float__(value)
         return real if math.isfinite(real) else {"f": repr(real)}
     if issubclass(kind, list):
-        return [inner(v) for v in list.__iter__(value)]
+        return _encode_all(list.__iter__(value), depth + 1, count, keep)
     if issubclass(kind, tuple):
-        return {"t": [inner(v) for v in tuple.__iter__(value)]}
+        return {"t": _encode_all(tuple.__iter__(value), depth + 1, count, keep)}
     if issubclass(kind, dict):
-        return {"d": [[inner(k), inner(v)] for k, v in dict.items(value)]}
+        return {"d": [_encode_all(item, depth + 1, count, keep) for item in dict.items(value)]}
     if issubclass(kind, set):
-        return {"s": [inner(v) for v in set.__iter__(value)]}
+        return {"s": _encode_all(set.__iter__(value), depth + 1, count, keep)}
     if issubclass(kind, frozenset):
-        return {"z": [inner(v) for v in frozenset.__iter__(value)]}
+        return {"z": _encode_all(frozenset.__iter__(value), depth + 1, count, keep)}
     if issubclass(kind, bytes):
         return {"b": bytes.hex(value)}
     if issubclass(kind, complex):
-        return {"c": [inner(complex.__complex__(value).real), inner(complex.__complex__(value).imag)]}
+        whole = complex.__complex__(value)
+        return {"c": _encode_all((whole.real, whole.imag), depth + 1, count, keep)}
     if keep is None:
         raise NotPlainError(f"{kind.__name__} is not plain data")
     return {"h": keep(value)}
+
+
+def _encode_all(values: Iterable[Any], depth: int, count: list[int], keep: Callable[[Any], Any] | None) -> list[Any]:
+    return [_encode(value, depth, count, keep) for value in values]
 
 
 def decode(data: Any, revive: Callable[[Any], Any] | None = None) -> Any:
@@ -154,7 +157,7 @@ def _typed(value: Any) -> Any:
 
 def pack(nonce: str, number: int, kind: str, data: Any) -> bytes:
     """Return one frame."""
-    payload = json.dumps([nonce, number, kind, data], separators=(",", ":")).encode()
+    payload = _JSON.encode([nonce, number, kind, data]).encode()
     return HEAD.pack(len(payload)) + payload
 
 
@@ -171,3 +174,14 @@ def unpack(payload: bytes) -> tuple[str, int, str, Any]:
     if not isinstance(frame, list) or len(frame) != 4 or [type(part) for part in frame[:3]] != [str, int, str]:
         raise NotPlainError("not a frame")
     return frame[0], frame[1], frame[2], frame[3]
+
+
+def last_word(status: int) -> bytes:
+    """Return what a process writes last, before it closes its streams."""
+    return _EMPTY + bytes([status])
+
+
+def split_last_word(data: bytes) -> tuple[bytes, int | None]:
+    """Return the frames, and the exit status where the process has said its last word."""
+    at = max(0, len(data) - HEAD.size - 1)
+    return (data[:at], data[-1]) if data[at:-1] == _EMPTY else (data, None)

@@ -11,24 +11,26 @@ import linecache
 import os
 import random
 import sys
-import threading
 from collections.abc import Callable
 from typing import Any
 
 from flywheel.sandbox.inside import plain, refusals
 from flywheel.sandbox.inside.answer import ANSWER, describe, flush, limit_seen, load
-from flywheel.sandbox.inside.channel import Sender, read_message, write_all
+from flywheel.sandbox.inside.channel import Sender, from_json, inherit_streams, read_message, receive_body, write_all
 from flywheel.sandbox.inside.node import run_node
 from flywheel.sandbox.inside.served import run_asserts, run_serve
 
 EXIT_EXCEPTION = 1
+# A module that fewer than one answer in a hundred imports would cost every child more than it saves those few.
 # fmt: off
 USUAL_IMPORTS = (
-    "bisect", "collections", "copy", "dataclasses", "datetime", "decimal", "enum", "fractions", "functools", "heapq", "io", "itertools",
-    "math", "operator", "queue", "re", "statistics", "string", "textwrap", "threading", "time", "typing", "unicodedata",
+    "bisect", "collections", "copy", "enum", "functools", "heapq", "io", "itertools", "math", "operator", "re", "string", "time", "typing",
 )
 # fmt: on
 NUM_REHEARSALS = 20  # after some repetitions the interpreter has adapted its code, and need not do so in every child
+SOURCE = "def f(x):\n    print(end='')\n    return [x]\n"
+_JOB = {"kind": "calls", "nonce": "", "source": SOURCE, "entry_point": "f", "calls": ["[[1], {}]"]}
+REHEARSAL = plain.HEAD.pack(len(json.dumps(_JOB))) + json.dumps(_JOB).encode()
 
 
 # ---------------------------------------------------------------- judged Python
@@ -41,9 +43,9 @@ def _call(function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any])
         return "error", describe(error)
 
 
-def run_calls(body: dict[str, Any], channel: int) -> int:
-    """Load the answer, make every call with fresh arguments, and send each result when it is there."""
-    send = Sender(channel, body["nonce"])
+def run_calls(body: dict[str, Any], send: Sender, peer: int) -> int:
+    """Load the answer, make every call with fresh arguments, and send each result."""
+    del peer
     requests: list[str] = body.pop("calls")
     name: str = body.pop("entry_point")
     try:
@@ -55,22 +57,24 @@ def run_calls(body: dict[str, Any], channel: int) -> int:
         send("missing")
         return EXIT_EXCEPTION
     for request in requests:
-        args, kwargs = json.loads(request)
+        args, kwargs = from_json(request)
+        send.write()  # what comes next may end this process
         send(*_call(function, args, kwargs))
-    send("end")
     flush()
+    send("end")
     return 0
 
 
-def run_program(body: dict[str, Any], channel: int) -> int:
+def run_program(body: dict[str, Any], send: Sender, peer: int) -> int:
     """Run the answer as a program: standard input to standard output, exit status as Python's own."""
-    send = Sender(channel, body["nonce"])
+    del peer
     status = 0
     try:
         try:
             load(body, "__main__")
         finally:
-            threading._shutdown()  # type: ignore[attr-defined]
+            if "threading" in sys.modules:
+                sys.modules["threading"]._shutdown()
             atexit._run_exitfuncs()
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else int(error.code is not None)
@@ -91,6 +95,7 @@ def run_program(body: dict[str, Any], channel: int) -> int:
 def run_exec(body: dict[str, Any]) -> int:
     """Become another program."""
     os.chdir(body["cwd"])
+    inherit_streams()
     try:
         os.execvpe(body["argv"][0], body["argv"], body["env"])
     except OSError as error:
@@ -118,6 +123,8 @@ def run_get(body: dict[str, Any], channel: int) -> int:
 
 # ---------------------------------------------------------------- dispatch
 
+JUDGED = {"calls": run_calls, "program": run_program, "serve": run_serve, "asserts": run_asserts}
+
 
 def warm_up() -> None:
     """Import what answers usually import, once, in the zygote."""
@@ -125,36 +132,26 @@ def warm_up() -> None:
         __import__(name)
     for _ in range(NUM_REHEARSALS):
         rehearse()
+    random.seed(0)  # for every child
     for name in [name for name in sys.modules if name.startswith("flywheel")]:
         del sys.modules[name]
 
 
 def rehearse() -> None:
     """Do a small job of our own and forget it, so that a child waits with the memory that it needs rather than takes it during its job."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    run_calls({"nonce": "", "source": "def f(x):\n    return [x]\n", "entry_point": "f", "calls": ["[[1], {}]"]}, null)
-    os.close(null)
+    reader, writer = os.pipe()
+    write_all(writer, REHEARSAL)
+    send = Sender(writer, "")
+    run_calls(receive_body(reader), send, writer)
+    send.write()
+    os.close(reader)
+    os.close(writer)
     del sys.modules["answer"], linecache.cache[ANSWER]
 
 
 def run(body: dict[str, Any], channel: int, peer: int) -> int:
     """Do the job in this process and return its exit status."""
-    random.seed(0)
-    status = _run(body, channel, peer)
-    limit = limit_seen()
-    return refusals.EXIT_STATUS[limit] if limit else status
-
-
-def _run(body: dict[str, Any], channel: int, peer: int) -> int:
     kind = body["kind"]
-    if kind == "calls":
-        return run_calls(body, channel)
-    if kind == "program":
-        return run_program(body, channel)
-    if kind == "serve":
-        return run_serve(body, channel, peer)
-    if kind == "asserts":
-        return run_asserts(body, channel, peer)
     if kind == "node":
         return run_node(body, channel)
     if kind == "exec":
@@ -163,4 +160,9 @@ def _run(body: dict[str, Any], channel: int, peer: int) -> int:
         return run_put(body, channel)
     if kind == "get":
         return run_get(body, channel)
-    raise ValueError(f"unknown kind of job {kind!r}")
+    send = Sender(channel, body["nonce"])
+    status = JUDGED[kind](body, send, peer)
+    limit = limit_seen()
+    status = refusals.EXIT_STATUS[limit] if limit else status
+    send.close(status)
+    return status

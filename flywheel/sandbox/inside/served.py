@@ -7,13 +7,13 @@ stays in the judged process and the tests hold a `Handle`, which has the judged 
 equals plain data, whatever the answer's ``__eq__`` says, and no other operator works between the two.
 """
 
+import _thread
 import builtins
 import contextlib
 import json
 import operator
 import os
 import select
-import threading
 import traceback
 import types
 from collections.abc import Callable, Iterator, Mapping
@@ -89,9 +89,8 @@ class Objects:
         return self._kept[number]
 
 
-def run_serve(body: dict[str, Any], channel: int, peer: int) -> int:
+def run_serve(body: dict[str, Any], send: Sender, peer: int) -> int:
     """Load the answer and serve calls to it over the peer socket until that is closed."""
-    send = Sender(channel, body["nonce"])
     name, objects = body.pop("entry_point"), Objects() if body.pop("handles", False) else None
     try:
         names = dict(load(body, "answer").__dict__)  # what it calls itself by then; a later change of mind does not count
@@ -102,6 +101,7 @@ def run_serve(body: dict[str, Any], channel: int, peer: int) -> int:
         send("missing")
         return EXIT_EXCEPTION
     send("loaded")
+    send.write()
     while True:
         try:
             request = json.loads(read_message(peer))
@@ -117,8 +117,8 @@ def run_serve(body: dict[str, Any], channel: int, peer: int) -> int:
         if len(reply) > MAX_MESSAGE_BYTES:
             reply = plain.pack("", number, "error", _failure(plain.NotPlainError("too large")))
         write_all(peer, reply)
-    send("end")
     flush()
+    send("end")
     return 0
 
 
@@ -161,7 +161,7 @@ class Link:
         self._peer = peer
         self._revive = self._handle if handles else None
         self._number = 0
-        self._lock = threading.Lock()  # tests may call from threads
+        self._lock = _thread.allocate_lock()  # tests may call from threads
         self.asked = 0  # requests of the test that runs
         self.lost: str | None = None
 
@@ -363,12 +363,12 @@ def _run_test(source: str, entry_point: str | None, link: Link) -> tuple[str, di
     return kind, said
 
 
-def run_asserts(body: dict[str, Any], channel: int, peer: int) -> int:
+def run_asserts(body: dict[str, Any], send: Sender, peer: int) -> int:
     """Run each test's source in a namespace of its own, where the answer's names are proxies."""
-    send = Sender(channel, body["nonce"])
     put_files(body["files"])
     link = Link(peer, handles=body["handles"])
     for source in body["tests"]:
+        send.write()  # what comes next may end this process
         send(*_run_test(source, body["entry_point"], link))
         if link.lost:
             return EXIT_EXCEPTION

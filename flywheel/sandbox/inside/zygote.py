@@ -1,33 +1,39 @@
 """The first process of a sandbox: a clean interpreter that forks one child for each execution and never runs a job itself.
 
-It speaks with its host over one datagram-like socket (`SOCK_SEQPACKET`): a request is limits and file descriptors, nothing else.
+It speaks with its host over one datagram-like socket (`SOCK_SEQPACKET`). The next child is forked ahead of its job, when every process
+of the last one is gone, and waits at that socket for its request (limits and file descriptors, nothing else), while the first process
+waits for its word that it has one. So nothing that is judged ever runs beside a child that waits, and a child does one job only.
+The child waits behind its seccomp filter, and makes room for another where the host says that it needs one of another kind.
 What a job is travels from the host straight to the child, so that nothing of one job is ever in the memory from which
-the next child is forked. A child can't reach its parent: the parent is process 1 of its namespace (which ignores signals from
-within), is not dumpable (so it can't be traced or read), and its descriptors are closed in the child.
+the next child is forked. A judged child can't reach its parent: the parent is process 1 of its namespace (which ignores signals from
+within), is not dumpable (so it can't be traced or read), and its descriptors were closed in the child.
 
-The next child is forked ahead of its job, when every process of the last one is gone, and waits: nothing that is judged ever runs
-beside it, and it does one job only.
+After a fork each page of memory that either process writes to is copied, which is most of what an execution costs: whatever runs for
+every job touches few objects.
 """
 
-import array
+import _socket  # `socket` itself would bring modules that no job needs, into every child
 import ctypes
 import gc
-import json
 import os
 import resource
 import select
-import shutil
 import signal
-import socket
+import struct
 import sys
 import time
+from collections.abc import Iterable
 from typing import Any
 
-from flywheel.sandbox.inside import channel, runners
+from flywheel.sandbox.inside import runners
+from flywheel.sandbox.inside.channel import CHANNEL, PEER, receive_body
+from flywheel.sandbox.inside.messages import KINDS, Request, pack_report, unpack_request
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
 CAPABILITY_VERSION_3 = 0x20080522
-CHANNEL, PEER = 3, 4
+CONTROL, WORD = 100, 101  # while a child waits, out of the way of what it will be given
+GIVEN = struct.pack("5i", *range(1, 6))  # as the kernel numbers descriptors where every number from 1 on is free
+SPACE = _socket.CMSG_SPACE(len(GIVEN))
 KILL = b"kill"
 SLICE_S = 0.1  # between looks at a running child
 BLIND_SLICE_S = 0.004  # the same, in a kernel (gVisor's) that can't wait for a child and for the host at once
@@ -35,6 +41,16 @@ OWN_PROCESSES = 2  # the zygote and the relay
 OOM_COUNTS = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")
 MAX_NUM_FILES = 20_000  # in its folders: what the kernel keeps of a file counts towards no other limit
 IDLE_SHARE = 0.01  # a slice in which a child used less than this much of a CPU counts as idle
+LIMITED = (
+    resource.RLIMIT_CPU,
+    resource.RLIMIT_DATA,
+    resource.RLIMIT_AS,
+    resource.RLIMIT_FSIZE,
+    resource.RLIMIT_NOFILE,
+    resource.RLIMIT_NPROC,
+    resource.RLIMIT_CORE,
+    resource.RLIMIT_MEMLOCK,
+)
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -66,177 +82,176 @@ def cpu_seconds(pid: int) -> float:
         return 0.0
 
 
-def open_handle(pid: int) -> int | None:
-    """Return a descriptor that becomes readable when a process ends, or None where the kernel has none."""
+def has_handles() -> bool:
+    """Whether this kernel has descriptors that become readable when a process ends."""
     try:
-        return os.pidfd_open(pid)
+        os.close(os.pidfd_open(os.getpid()))
+        return True
     except OSError:
-        return None
+        return False
 
 
-def receive(end: socket.socket) -> tuple[bytes, list[int]]:
-    """Return the next request and its descriptors; ends this process where there will be none."""
-    space = socket.CMSG_SPACE(8 * array.array("i").itemsize)
-    data, ancillary, _, _ = end.recvmsg(4096, space)
+def receive(control: _socket.socket) -> bytes:
+    """Return the next request, its descriptors numbered from 1 on, or a word for another kind; ends this process where nothing will come.
+
+    Raises:
+        OSError: its descriptors are others.
+    """
+    data, ancillary, _, _ = control.recvmsg(4096, SPACE)
     while data == KILL:  # meant for a child that had just ended by itself
-        data, ancillary, _, _ = end.recvmsg(4096, space)
+        data, ancillary, _, _ = control.recvmsg(4096, SPACE)
     if not data:
         os._exit(0)
-    fds = array.array("i")
-    for _, _, payload in ancillary:
-        fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
-    return data, list(fds)
+    if data in KINDS:
+        return data
+    given = ancillary[0][2]
+    if given != GIVEN[: len(given)]:
+        raise OSError("the kernel numbers descriptors in another way")
+    return data
 
 
 class Zygote:
     """The loop: one request, one child, one report."""
 
-    def __init__(self, control: socket.socket, setup: dict[str, Any]) -> None:
+    def __init__(self, control: _socket.socket, setup: dict[str, Any]) -> None:
         self.control = control
         self.isolated: bool = setup["isolated"]
-        self.home: str = setup["home"]
         self.scratch: list[str] = [folder for folder in setup["scratch"] if os.access(folder, os.W_OK)]
-        self.child_filters = {kind: make_filter(text) for kind, text in setup["filters"].items()}
+        self.child_filters = {kind.encode(): make_filter(text) for kind, text in setup["filters"].items()}
+        self.kind = b"one"  # what most jobs need; the host says when it needs another
+        self.hard_limits = {what: resource.getrlimit(what)[1] for what in LIMITED}
         self.oom_counts = [path for path in OOM_COUNTS if os.path.exists(path)]
+        self.num_oom_kills = self._oom_kills()
         self.files_at_first = self._num_files()
+        self.has_handles = has_handles()
+        self.poll = select.poll()
+        self.poll.register(CONTROL, select.POLLIN)
 
     def serve(self) -> None:
         """Answer requests until the host is gone."""
         while True:
-            pid, link = self._fork()
-            data, fds = receive(self.control)
-            request = json.loads(data)
-            kills = self._oom_kills()
-            try:
-                socket.send_fds(link, [data], fds)
-            except OSError:  # something has ended it while it waited
+            pid, word = self._fork()
+            data = os.read(word, 4096)
+            os.close(word)
+            if data in KINDS:
                 os.waitpid(pid, 0)
-                link.close()
-                pid, link = self._fork()
-                socket.send_fds(link, [data], fds)
-            for fd in fds:
-                os.close(fd)
-            report = self._supervise(pid, request)
-            link.close()
-            if report["limit"] is None and self._oom_kills() > kills:
-                report["limit"] = "memory"
-            report["clean"] = self._clean_up(pid, keep=request["keep_files"])
-            self.control.send(json.dumps(report).encode())
+                self.kind = data
+                continue
+            if not data:  # the host is gone, or something has ended the child while it waited: with what, nobody knows
+                self._clean_up(pid, keep=False)
+                os._exit(0)
+            request = unpack_request(data)
+            limit = self._wait(pid, request)
+            if limit:
+                os.kill(pid, signal.SIGKILL)
+            _, status = os.waitpid(pid, 0)
+            is_clean = self._clean_up(pid, keep=request.is_session)
+            if self.oom_counts and self._is_out_of_memory() and not limit:
+                limit = "memory"
+            self.control.send(pack_report(os.waitstatus_to_exitcode(status), limit, is_clean))
 
-    def _fork(self) -> tuple[int, socket.socket]:
-        """Return a child that waits for a job, and what to send it through."""
-        link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    def _fork(self) -> tuple[int, int]:
+        """Return a child that waits for a job, and the pipe through which it says what it was given."""
+        word, theirs = os.pipe()
         pid = os.fork()
         if pid == 0:
-            link.close()
-            self.control.close()
             self._child(theirs)
-        theirs.close()
-        return pid, link
+        os.close(theirs)
+        return pid, word
 
-    def _child(self, link: socket.socket) -> None:
+    def _child(self, word: int) -> None:
         status = 70
         try:
-            os.setsid()
-            runners.rehearse()
-            data, fds = receive(link)
-            request = json.loads(data)
-            self._place(dict(zip(request["fds"], fds, strict=True)))
-            self._limit(request)
-            gc.enable()
-            body = channel.receive_body(CHANNEL)
-            program = self.child_filters.get(request["filter"])
+            os.setpgid(0, 0) if self.isolated else os.setsid()  # a bare process is to lose its terminal too
+            os.dup2(word, WORD, inheritable=False)
+            os.closerange(1, CONTROL)
+            self._limit(((resource.RLIMIT_CORE, 0), (resource.RLIMIT_MEMLOCK, 0)))
+            if not self.poll.poll(0):  # there is time
+                runners.rehearse()
+            program = self.child_filters.get(self.kind)
             if program:
                 install_filter(program)
-            status = runners.run(body, CHANNEL, PEER)
+            data = receive(self.control)
+            os.write(WORD, data)
+            if data in KINDS:
+                os._exit(0)
+            request = unpack_request(data)
+            if request.kind != self.kind:
+                raise OSError("a request for another kind of child")
+            num_given = CHANNEL + request.has_peer
+            if request.has_stdin:
+                os.dup2(num_given + 1, 0, inheritable=False)
+            os.closerange(num_given + 1, 4096)
+            # A runtime that reserves far more address space than it uses is limited in what it can write to.
+            memory = resource.RLIMIT_DATA if request.becomes_program else resource.RLIMIT_AS
+            self._limit(
+                (
+                    (resource.RLIMIT_CPU, int(request.cpu_s) + 2),
+                    (memory, request.memory_bytes),
+                    (resource.RLIMIT_FSIZE, request.file_bytes),
+                    (resource.RLIMIT_NOFILE, request.num_files),
+                    (resource.RLIMIT_NPROC, request.num_processes),
+                )
+            )
+            gc.enable()
+            status = runners.run(receive_body(CHANNEL), CHANNEL, PEER)
         finally:
             os._exit(status)
 
-    @staticmethod
-    def _place(given: dict[str, int]) -> None:
-        """Put the descriptors where the runners expect them and close every other one, the control socket among them."""
-        safe = {name: os.dup2(fd, 100 + at, inheritable=False) for at, (name, fd) in enumerate(given.items())}
-        if "stdin" not in safe:
-            safe["stdin"] = os.open("/dev/null", os.O_RDONLY)
-        for at, name in enumerate(("stdin", "stdout", "stderr", "channel", "peer")):
-            if name in safe:
-                os.dup2(safe[name], at, inheritable=at < 3)
-        os.closerange(CHANNEL + 1 + ("peer" in safe), 4096)
-
-    @staticmethod
-    def _limit(request: dict[str, Any]) -> None:
-        cpu = int(request["cpu_s"]) + 2
-        for what, value in (
-            (resource.RLIMIT_CPU, cpu),
-            # A runtime that reserves far more address space than it uses is limited in what it can write to.
-            (resource.RLIMIT_DATA if request["reserves_memory"] else resource.RLIMIT_AS, request["memory_bytes"]),
-            (resource.RLIMIT_FSIZE, request["file_bytes"]),
-            (resource.RLIMIT_NOFILE, request["num_files"]),
-            (resource.RLIMIT_NPROC, request["num_processes"]),
-        ):
-            hard = resource.getrlimit(what)[1]
+    def _limit(self, limits: Iterable[tuple[int, int]]) -> None:
+        for what, value in limits:
+            hard = self.hard_limits[what]
             value = value if hard == resource.RLIM_INFINITY else min(value, hard)
             resource.setrlimit(what, (value, value))
 
-    def _supervise(self, pid: int, request: dict[str, Any]) -> dict[str, Any]:
-        """Wait for the child, or for a limit, or for the host's word to kill it."""
+    def _wait(self, pid: int, request: Request) -> str:
+        """Return when the child has ended, or is to be ended for a limit, which is returned."""
         started = last = marked = time.monotonic()
         cpu = used = idle = 0.0
-        poll = select.poll()
-        poll.register(self.control, select.POLLIN)
-        handle = open_handle(pid)
+        handle = os.pidfd_open(pid) if self.has_handles else None
         longest = SLICE_S
         if handle is not None:
-            poll.register(handle, select.POLLIN)
-        limit = None
+            self.poll.register(handle, select.POLLIN)
         try:
-            while limit is None:
+            while True:
                 if handle is None:
                     longest = min(BLIND_SLICE_S, 0.0005 + (last - started) / 8)
-                wait = min(started + request["wall_s"] - last, max(0.005, (request["cpu_s"] - cpu) / 2), longest)
-                ready = {fd for fd, _ in poll.poll(max(0.0, wait) * 1000)}
+                wait = min(started + request.wall_s - last, max(0.005, (request.cpu_s - cpu) / 2), longest)
+                ready = [fd for fd, _ in self.poll.poll(max(0.0, wait) * 1000)]
                 if handle in ready or (handle is None and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)):
-                    break
+                    return ""
                 last, cpu = time.monotonic(), cpu_seconds(pid)
                 if last - marked >= SLICE_S:
                     if cpu - used < IDLE_SHARE * (last - marked):  # a starved process still gets a little of every slice
                         idle += last - marked
                     marked, used = last, cpu
-                if self.control.fileno() in ready:
+                if CONTROL in ready:
                     if not self.control.recv(64):
                         self._clean_up(pid, keep=False)  # a bare process's children do not end with it
                         os._exit(0)
-                    limit = "host"
-                elif self.isolated and request["processes"] and count_processes() > request["num_processes"] + OWN_PROCESSES:
-                    limit = "processes"
-                elif self.isolated and self._num_files() > self.files_at_first + MAX_NUM_FILES:
-                    limit = "disk"
-                elif cpu >= request["cpu_s"]:
-                    limit = "cpu"
-                elif idle >= request["idle_s"] or last - started >= request["wall_s"]:
-                    limit = "wall"
+                    return "host"
+                if self.isolated and request.is_session and count_processes() > request.num_processes + OWN_PROCESSES:
+                    return "processes"
+                if self.isolated and self._num_files() > self.files_at_first + MAX_NUM_FILES:
+                    return "disk"
+                if cpu >= request.cpu_s:
+                    return "cpu"
+                if idle >= request.idle_s or last - started >= request.wall_s:
+                    return "wall"
         finally:
             if handle is not None:
+                self.poll.unregister(handle)
                 os.close(handle)
-        if limit is not None:
-            os.kill(pid, signal.SIGKILL)
-        _, status, usage = os.wait4(pid, 0)
-        return {
-            "exit": os.waitstatus_to_exitcode(status),
-            "limit": limit,
-            "cpu_s": usage.ru_utime + usage.ru_stime,
-            "wall_s": time.monotonic() - started,
-            "max_rss_bytes": usage.ru_maxrss * 1024,
-        }
 
     def _clean_up(self, pid: int, *, keep: bool) -> bool:
         """End every other process of the sandbox and empty its folder; whether both worked."""
         try:
             if self.isolated:
+                # Whatever lives in the namespace descends from its process 1: without a child of that there is nothing.
                 while True:
-                    os.kill(-1, signal.SIGKILL)
-                    if os.waitpid(-1, 0)[0] == 0:
-                        break
+                    if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                        os.kill(-1, signal.SIGKILL)
+                        os.waitpid(-1, 0)
             else:
                 os.killpg(pid, signal.SIGKILL)
         except (ChildProcessError, ProcessLookupError):
@@ -245,7 +260,8 @@ class Zygote:
             return True
         try:
             for folder in self.scratch:
-                self._empty(folder)
+                for entry in os.listdir(folder):
+                    remove(os.path.join(folder, entry))
         except (OSError, RecursionError):
             return False
         return True
@@ -254,6 +270,11 @@ class Zygote:
         """Return how many files its folders hold, as far as their file systems count them."""
         counts = map(os.statvfs, self.scratch)
         return sum(count.f_files - count.f_ffree for count in counts)
+
+    def _is_out_of_memory(self) -> bool:
+        """Whether the kernel has ended something for its memory since this was last asked."""
+        before, self.num_oom_kills = self.num_oom_kills, self._oom_kills()
+        return self.num_oom_kills > before
 
     def _oom_kills(self) -> int:
         """Return how often the kernel has ended something in this control group for its memory, 0 where that can't be seen."""
@@ -265,14 +286,15 @@ class Zygote:
                 pass
         return 0
 
-    @staticmethod
-    def _empty(folder: str) -> None:
-        for entry in os.listdir(folder):
-            path = os.path.join(folder, entry)
-            if os.path.isdir(path) and not os.path.islink(path):
-                shutil.rmtree(path)
-            else:
-                os.unlink(path)
+
+def remove(path: str) -> None:
+    """Remove a file, or a folder with all that is in it."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        for entry in os.listdir(path):
+            remove(os.path.join(path, entry))
+        os.rmdir(path)
+    else:
+        os.unlink(path)
 
 
 def count_processes() -> int:
@@ -303,12 +325,17 @@ def main(control_fd: int, setup: dict[str, Any]) -> None:
     os.chdir(setup["home"])
     os.umask(0o077)
     sys.argv = ["answer.py"]
-    for what in (resource.RLIMIT_CORE, resource.RLIMIT_MEMLOCK):
-        resource.setrlimit(what, (0, 0))
     runners.warm_up()
-    zygote = Zygote(socket.socket(fileno=control_fd), setup)
+    null = os.open("/dev/null", os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    if control_fd != CONTROL:
+        os.dup2(control_fd, CONTROL, inheritable=False)
+        os.close(control_fd)
+    zygote = Zygote(_socket.socket(fileno=CONTROL), setup)
     zygote.control.send(b"ready")
     gc.collect()
+    LIBC.malloc_trim(0)  # what was only needed to get here would be copied by every fork
     gc.disable()
     gc.freeze()
     zygote.serve()
