@@ -12,7 +12,7 @@ import re
 import secrets
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 
 from flywheel.errors import VerifierError
@@ -24,6 +24,10 @@ _SORRY = re.compile(r"declaration uses [`'‘]?sorry")
 _NO_AXIOMS = "does not depend on any axioms"
 _AXIOMS = "depends on axioms: ["
 MAX_SHOWN = 600
+
+
+class UnreadableReportError(VerifierError):
+    """What Lean said to commands of ours is not what it says to them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,11 +119,24 @@ class ProofChecker:
             VerifierError: Lean can't be reached, or says what this module can't read.
         """
         asked, allowed = self.asked(theorem), tuple(allowed_axioms)
+        try:
+            return self._judged(theorem, answer, asked, allowed)
+        except UnreadableReportError:
+            # An answer that got hold of Lean could have written it; whether Lean reports at all is asked with a proof of our own.
+            control = replace(theorem, statement="theorem control : True")
+            self._judged(control, "trivial", self.asked(control), allowed)
+            detail = "what Lean says after this proof is not what it says after others"
+            return Finding(checks=(Check(name="kills_grader", passed=False, detail=detail),))
+
+    def _judged(self, theorem: Theorem, answer: str, asked: str, allowed: tuple[str, ...]) -> Finding:
         place = Place.fresh(read_statement(theorem.statement))
         fence = f"fence{secrets.token_hex(12)}"
         proof = place.declaration(f"(\n{normalized(answer)}\n)")
         report = f"set_option pp.all true in\n#check @{place.name}\n#print axioms {place.name}\n#check {fence}"
-        got = self.backend.elaborate(theorem.header, [proof, report], project=theorem.project)
+        try:
+            got = self.backend.elaborate(theorem.header, [proof, report], project=theorem.project)
+        except ValueError as error:
+            raise UnreadableReportError(f"a header that was read before is refused now: {error}") from error
         if got.broke is not None:
             return Finding(checks=(Check(name=got.broke, passed=False, detail=got.detail[:MAX_SHOWN]),))
         said, reported = got.messages
@@ -134,7 +151,7 @@ class ProofChecker:
             return Finding(checks=tuple(checks))
         checks.append(Check(name="elaborates", passed=True))
         if not any(m.line == 4 and m.severity == "error" and fence in m.text for m in reported):
-            raise VerifierError(f"Lean's report on a proof does not end as it must: {_shown(reported)}")
+            raise UnreadableReportError(f"Lean's report on a proof does not end as it must: {_shown(reported)}")
         if any(m.severity == "error" and m.line != 4 for m in reported):
             # Without an error before, the theorem must be there; where it is not, something other than the proof was elaborated.
             checks.append(Check(name="declared", passed=False, detail=place.scrub(_shown(reported))[:MAX_SHOWN]))
@@ -235,12 +252,12 @@ def read_axioms(text: str, name: str) -> tuple[str, ...]:
     """Return the axioms that a message of ``#print axioms`` names.
 
     Raises:
-        VerifierError: it is not such a message about `name`.
+        UnreadableReportError: it is not such a message about `name`.
     """
     flat = " ".join(text.split())
     match = re.fullmatch(rf"'(?:[^'\s]*\.)?{re.escape(name)}' ({re.escape(_NO_AXIOMS)}|{re.escape(_AXIOMS)}([^\[\]]+)\])", flat)
     if match is None:
-        raise VerifierError(f"'#print axioms {name}' says {flat[:300]!r}, which is not a list of axioms")
+        raise UnreadableReportError(f"'#print axioms {name}' says {flat[:300]!r}, which is not a list of axioms")
     return () if match[2] is None else tuple(part.strip() for part in match[2].split(","))
 
 
@@ -248,18 +265,18 @@ def _only(messages: Sequence[Message], line: int) -> Message:
     """Return the one message about a line; our commands give exactly one each.
 
     Raises:
-        VerifierError: there is none, or another number of them.
+        UnreadableReportError: there is none, or another number of them.
     """
     found = [m for m in messages if m.line == line and m.severity == "info"]
     if len(found) != 1:
-        raise VerifierError(f"Lean says {len(found)} things on line {line} of a report, expected one: {_shown(messages)}")
+        raise UnreadableReportError(f"Lean says {len(found)} things on line {line} of a report, expected one: {_shown(messages)}")
     return found[0]
 
 
 def _type_of(message: Message, place: Place) -> str:
     name, colon, full = place.scrub(" ".join(message.text.split())).partition(" : ")
     if not colon or not full or place.statement.name not in name:
-        raise VerifierError(f"'#check' says {message.text[:300]!r}, which is not a name and its type")
+        raise UnreadableReportError(f"'#check' says {message.text[:300]!r}, which is not a name and its type")
     return full
 
 

@@ -1,16 +1,17 @@
 """The lexical gate: lets a term or a tactic block through and nothing else, before any Lean sees it.
 
 It works on the tokens of `flywheel.verifiers.lean_lexer`. Words that begin commands, reach the elaborator, run programs or leave a
-proof open are refused wherever they stand, as a component of a name too; options and opened namespaces are on allow-lists. An answer
-that passes is put between parentheses, so that whatever still ends the term is a syntax error, and an error is a failure.
+proof open are refused wherever they stand, as a component of a name too; options and opened namespaces are on allow-lists; the terms that
+tactics evaluate must be plain. An answer that passes is put between parentheses, so that whatever still ends the term is a syntax error,
+and an error is a failure.
 
 What it is not: a parser. A text that passes may be no proof at all; that is Lean's to say.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from flywheel.verifiers.lean_lexer import Token, UnreadableError, tokenize
 
@@ -24,30 +25,43 @@ def _words(text: str) -> frozenset[str]:
 
 COMMANDS = _words(
     """
-    abbrev add_decl_doc alias assert_not_exists assert_not_imported attribute axiom binder_predicate builtin_initialize
-    builtin_simproc builtin_dsimproc class coinductive compile_def compile_inductive constant declare_aesop_rule_sets
-    declare_bitwise_int_theorems declare_config_elab declare_simp_like_tactic declare_syntax_cat declare_uint_theorems def deprecate
-    deriving docs_to_verso dsimproc dsimproc_decl elab elab_rules elab_stx elab_stx_quot end example export extend_docs extern
-    gen_injective_theorems grind_pattern import include include_str inductive infix infixl infixr init_quot initialize
-    initialize_simps_projections insert_to_additive_translation instance irreducible_def lemma library_note local macro macro_rules
-    meta mutual namespace noncomputable nonrec notation notation3 omit opaque partial postfix prefix private proof_wanted protected
-    public recommended_spelling register_builtin_option register_error_explanation register_label_attr register_option
-    register_parser_alias register_simp_attr run_cmd run_conv run_elab run_meta run_tac seal section set_premise_selector
-    show_panel_widgets simproc simproc_decl simproc_pattern structure suppress_compilation syntax tactic_extension theorem unif_hint
-    universe universes unseal unsuppress_compilation variable variables where with_weak_namespace decreasing_by termination_by
-    termination_by'
+    abbrev add_aesop_rules add_decl_doc alias assert_exists assert_no_sorry assert_not_exists assert_not_imported attribute axiom
+    binder_predicate builtin_initialize builtin_simproc builtin_dsimproc cbv_simproc cbv_simproc_decl class coinductive
+    coinductive_fixpoint compile_def compile_inductive constant count_heartbeats declare_aesop_rule_sets declare_bitwise_int_theorems
+    declare_config_elab declare_simp_like_tactic declare_syntax_cat declare_uint_theorems decreasing_by def deprecate deprecated_module
+    deriving docs_to_verso dsimproc dsimproc_decl elab elab_rules elab_stx elab_stx_quot end end_local_scope erase_aesop_rules example
+    export extend_docs extern gen_injective_theorems grind_annotated grind_pattern grind_propagator guard_min_heartbeats import include
+    include_str inductive inductive_fixpoint infix infixl infixr init_quot initialize initialize_simps_projections
+    insert_to_additive_translation instance irreducible_def lemma library_note local macro macro_rules meta mk_iff_of_inductive_prop
+    mutual namespace noncomputable nonrec notation notation3 omit opaque partial partial_fixpoint postfix prefix private proof_wanted
+    protected public recommended_spelling register_builtin_option register_error_explanation register_label_attr register_option
+    register_parser_alias register_simp_attr run_cmd run_conv run_elab run_meta run_tac seal section set_library_suggestions
+    set_premise_selector show_panel_widgets simproc simproc_decl simproc_pattern structure suppress_compilation syntax tactic_extension
+    termination_by termination_by' test_extern theorem unif_hint universe universes unseal unset_option unsuppress_compilation variable
+    variables whatsnew where with_weak_namespace
     """
 )
 UNFINISHED = _words("admit sorry stop")
-# Names that leave a proof open, trust compiled code, or reach the elaborator and the machine; refused as a component of a name too.
+# Names that leave a proof open, trust or run compiled code, or reach the elaborator and the machine; refused as a component of a name too.
 NAMES = _words(
     """
-    BaseIO CommandElabM CoreM EIO EST Elab ElabM Environment IO Lake Lean Macro MacroM Meta MetaM ST System TacticM TermElabM addDecl
-    addDeclWithoutChecking bv_check bv_decide by_elab csimp dbgTrace evalTactic implementedBy implemented_by lcAny lcProof lcUnreachable
-    native nativeDecide native_decide ofReduceBool ofReduceNat panic polyrith reduceBool reduceNat sorryAx trace_state traceState
-    trustCompiler unreachable withPtrEq
+    Aesop BaseIO CommandElabM CoreM EIO EST EStateM Elab ElabM Environment FS IO Lake Lean Macro MacroM Meta MetaM Plausible Process
+    ProofWidgets Qq RealWorld Runtime ST System TacticM TermElabM addDecl addDeclWithoutChecking allocprof bv_check bv_decide by_elab
+    csimp dbgTrace eprint eprintln evalTactic getStderr getStdin getStdout idbg implementedBy implemented_by lcAny lcProof lcUnreachable
+    native nativeDecide native_decide ofReduceBool ofReduceNat panic plausible polyrith print println ptrEq reduceBool reduceNat runEST
+    runST slim_check sorryAx timeit trace_state traceState trustCompiler unreachable withPtrEq
     """
 )
+# Tactics that compile and run the terms which configure them: `(config := term)`, in newer Lean `(item := term)`.
+CONFIGURED = _words(
+    """
+    abel abel_nf aesop apply apply_assumption apply_rewrite apply_rules bound cc congr continuity contrapose convert convert_to cutsat
+    decide dsimp erw exact ext field field_simp fun_prop gcongr grind group hint injections lia linarith measurability mvcgen nlinarith
+    noncomm_ring norm_cast norm_num nth_rewrite nth_rw omega order positivity push_cast rewrite ring ring_nf rw rw_search rwa simp simp_all
+    simp_all_arith simp_arith simp_intro simp_rw simp_wf simpa solve_by_elim split split_ifs tauto unfold
+    """
+)
+DISCHARGERS = _words("disch discharger")  # `(disch := tactic)` is no term
 PREFIXES = ("unsafe", "dbg", "debug", "sorry", "native_", "reduceBool", "ofReduce", "builtin_", "register_", "run_", "declare_")
 OPTIONS = _words(
     "maxHeartbeats maxRecDepth synthInstance.maxHeartbeats synthInstance.maxSize exponentiation.threshold linter.unusedVariables"
@@ -60,6 +74,7 @@ NAMESPACES = _words(
 )
 # Right after `#` a short word may be notation (the size of a finite set); a longer one is a command.
 _MAX_HASH_WORD = 2
+_MAX_ITEMS = 32  # before one that are looked through for the tactic that they configure
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,7 +157,7 @@ def refuse_statement(statement: str) -> Refusal | None:
         read_statement(statement)
     except ValueError as error:
         return Refusal(rule="statement", detail=str(error), line=1)
-    return _refuse_tokens(tokenize(normalized(statement).strip())[2:])
+    return _refuse_tokens(tokenize(normalized(statement).strip())[1:])
 
 
 # ---------------------------------------------------------------- rules
@@ -159,11 +174,11 @@ def _refuse_tokens(tokens: Sequence[Token]) -> Refusal | None:
                 return Refusal(rule=token.text, detail=detail, line=token.line)
             at = end
             continue
-        found = _refuse_word(token) if token.kind == "word" else _refuse_symbol(tokens, at)
+        found = _refuse_word(token) or _refuse_rest(tokens, at) if token.kind == "word" else _refuse_symbol(tokens, at)
         if found is not None:
             return Refusal(rule=found[0], detail=found[1], line=token.line)
         at += 1
-    return None
+    return _refuse_configuration(tokens)
 
 
 def _refuse_word(token: Token) -> tuple[str, str] | None:
@@ -178,6 +193,16 @@ def _refuse_word(token: Token) -> tuple[str, str] | None:
             return "sorry", f"{token.text!r} leaves the proof open"
         if part in NAMES or part.startswith(PREFIXES):
             return "meta", f"{part!r} is not allowed in a proof"
+    return None
+
+
+def _refuse_rest(tokens: Sequence[Token], at: int) -> tuple[str, str] | None:
+    """Refuse a word whose first letter Lean may take for the end of a broken character, or of a number, if what is left is refused."""
+    before = [token.text if token.kind == "symbol" else token.kind for token in tokens[max(0, at - 2) : at]]
+    if before[-1:] == ["'"] or (before == ["number", "."] and tokens[at].text[0] in "eE"):
+        for part in tokens[at].text[1:].split("."):
+            if part and (found := _refuse_word(replace(tokens[at], text=part))):
+                return found
     return None
 
 
@@ -196,6 +221,62 @@ def _refuse_symbol(tokens: Sequence[Token], at: int) -> tuple[str, str] | None:
     if token.text == "%" and token.glued and before is not None and before.text in ("eval", "eval_expr", "eval_check"):
         return "meta", f"'{before.text}%' runs programs"
     return None
+
+
+def _refuse_configuration(tokens: Sequence[Token]) -> Refusal | None:
+    """Refuse ``(item := term)`` that a tactic evaluates, unless the term says nothing but numbers and names."""
+    partner: dict[int, int] = {}
+    opened: list[int] = []
+    for at, token in enumerate(tokens):
+        if token.text == "(":
+            opened.append(at)
+        elif token.text == ")":
+            partner[at] = opened.pop()
+            partner[partner[at]] = at
+    for at in _items(tokens):
+        if _is_configuration(tokens, at, partner) and not _is_plain(tokens[at + 4 : partner[at]]):
+            detail = "a tactic's configuration is run as a program; give numbers, true, false and names"
+            return Refusal(rule="config", detail=detail, line=tokens[at].line)
+    return None
+
+
+def _items(tokens: Sequence[Token]) -> list[int]:
+    """Return where brackets open that begin with ``item :=``."""
+    return [at for at, token in enumerate(tokens[:-1]) if token.text == "(" and _is_item(tokens, at)]
+
+
+def _is_item(tokens: Sequence[Token], at: int) -> bool:
+    return tokens[at + 1].kind == "word" and _starts(tokens, at + 2, ":=")
+
+
+def _is_configuration(tokens: Sequence[Token], at: int, partner: Mapping[int, int]) -> bool:
+    item = tokens[at + 1].parts[-1]
+    if item in DISCHARGERS:
+        return False
+    if item.lower().endswith("config"):
+        return True
+    for _ in range(_MAX_ITEMS):
+        before = tokens[at - 1] if at else None
+        if before is None:
+            return False
+        if before.text == ")" and _is_item(tokens, partner[at - 1]):
+            at = partner[at - 1]
+        elif before.kind == "word" and at > 1 and tokens[at - 2].text in ("+", "-"):
+            at -= 2
+        else:
+            return before.text.rstrip("!?") in CONFIGURED
+    return True
+
+
+def _is_plain(value: Sequence[Token]) -> bool:
+    """Whether a configuration's value is numbers, names, and records and lists of them: no name is applied to anything."""
+    for at in range(1, len(value)):
+        before, token = value[at - 1], value[at]
+        if token.kind in ("word", "number") or token.text in ("{", "["):
+            is_choice = token.text == "[" and before.glued and at > 1 and value[at - 2].text == "."  # as in `.pos [1, 2]`
+            if (before.kind in ("word", "number") or before.text in ("}", "]")) and not is_choice:
+                return False
+    return all(token.kind in ("word", "number") or token.text in ("{", "}", "[", "]", ",", ".", ":", "=", "-") for token in value)
 
 
 def _allowed_scope(tokens: Sequence[Token], at: int) -> int | None:

@@ -1,8 +1,9 @@
 """Reads Lean 4 text into words and symbols, as Lean itself would, or refuses it: never two ways.
 
-It knows nested block comments, strings with escapes, raw and interpolated strings, characters, «quoted» names and what counts as a
-letter. Where Lean's versions differ, or where what a text means depends on notation that the reader can't know, the text is
-refused: what is a comment here must be one there.
+It knows nested block comments, strings with escapes, raw strings, characters, «quoted» names and what counts as a letter. Where Lean's
+versions differ, or where what a text means depends on notation that the reader can't know, the text is refused: what is a comment or a
+string here must be one there. That holds behind an error too, where Lean reads on from wherever it stood, even from within a literal that
+it could not read, and runs every command that it finds.
 """
 
 from __future__ import annotations
@@ -16,7 +17,11 @@ Kind = Literal["word", "number", "symbol", "literal"]
 
 _OPEN, _CLOSE = "([{⟨⟦⦃", ")]}⟩⟧⦄"
 _NUMBER = re.compile(r"0[xX][0-9a-fA-F_]+|0[bB][01_]+|0[oO][0-7_]+|[0-9][0-9_]*(?:\.[0-9][0-9_]*)?(?:[eE][+-]?[0-9]+)?")
-_CHAR = re.compile(r"'(?:\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|[^xu\n])|[^\\'\n])'")
+_ESCAPE = re.compile(r"""\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|[\\"'rnt])""")  # any other is an error in the middle of a literal
+_CHAR = re.compile(rf"""'(?:{_ESCAPE.pattern}|[^\\'\n])'""")
+_EXPONENT = re.compile(r"""\.[eE](?:['\d+-]|\w*")""")  # in 1.e5 Lean reads a number, in h.1.elim it does not
+_HIDING = "\"'-/\\«»`#@."  # what means something else where a character before it is gone
+_MAX_DOUBTFUL = 3  # as xⱼ, h₁ⱼ: what stands before is too short to be a command
 # Outside comments and strings: ASCII, and the blocks that mathematics is written in.
 _BLOCKS = (
     (0x20, 0x7E),
@@ -77,6 +82,11 @@ def is_letter(char: str) -> bool:
     )
 
 
+def is_doubtful(char: str) -> bool:
+    """Whether some versions of Lean let a name go on with `char` and others end it there."""
+    return 0xC0 <= ord(char) <= 0x17F or ord(char) == 0x2C7C
+
+
 def is_rest(char: str) -> bool:
     """Whether Lean lets a name go on with `char`."""
     at = ord(char)
@@ -94,8 +104,8 @@ def tokenize(text: str) -> list[Token]:
 
 
 class _Reader:
-    def __init__(self, text: str, line: int = 1) -> None:
-        self.text, self.at, self.line = text, 0, line
+    def __init__(self, text: str) -> None:
+        self.text, self.at, self.line = text, 0, 1
         self.tokens: list[Token] = []
         self.glued = False
         self.open: list[tuple[str, int]] = []
@@ -136,6 +146,8 @@ class _Reader:
             self._take("number", match.end())
             if self.at < len(text) and (is_letter(text[self.at]) or text[self.at] == "«"):
                 raise self._fail("number", f"the number {match[0]!r} runs into a name")
+            if _EXPONENT.match(text, self.at):
+                raise self._fail("number", f"the number {match[0]!r} may have an exponent")
         elif char == "'":
             self._quote()
         else:
@@ -171,17 +183,37 @@ class _Reader:
             break
         if text[end : end + 1] == "«":
             raise self._fail("name", "a name runs into «…»")
+        doubtful = [place for place in range(self.at, end) if is_doubtful(text[place])]
+        if doubtful and (doubtful[0] != end - 1 or end - self.at > _MAX_DOUBTFUL):
+            raise self._fail("name", f"Lean's versions differ on whether U+{ord(text[doubtful[0]]):04X} belongs to a name")
         self._take("word", end)
 
     def _quote(self) -> None:
         match = _CHAR.match(self.text, self.at)
-        if match is None:
+        if match is None or (self.at and self.text[self.at - 1] not in " \n,;" + _OPEN):
+            if not self._is_notation(self.at):
+                raise self._fail("literal", "a quote that begins no character, and what Lean reads behind it is not sure")
             self._take("symbol", self.at + 1)  # a part of notation, as in f '' s
             return
         if any(mark in match[0][1:-1] for mark in '"«»'):
             raise self._fail("literal", "a character literal of a quotation mark")
         self._printable(match[0], "literal")
         self._take("literal", match.end())
+
+    def _is_notation(self, quote: int) -> bool:
+        """Whether nothing hides behind a quote if Lean knows no such notation: then it reads a broken character, two characters long."""
+        text = self.text
+        first, second = text[quote + 1 : quote + 2], text[quote + 2 : quote + 3]
+        if first == "'":
+            return True
+        if first not in " \n,;" + _CLOSE or second in _HIDING or second.isdigit():
+            return False
+        end = quote + 3
+        while second and is_letter(second) and end < len(text) and is_rest(text[end]) and not is_letter(text[end]):
+            if text[end] == "'" or text[end].isdigit():
+                return text[end] == "'" and self._is_notation(end)
+            end += 1
+        return re.compile(r"[^\W\d]*\"").match(text, end) is None  # what ends in r before it would begin a raw string
 
     def _comment(self) -> None:
         text, start = self.text, self.at
@@ -213,27 +245,17 @@ class _Reader:
         return at
 
     def _string(self) -> None:
-        text, end, holes = self.text, self.at + 1, []
-        hole: int | None = None
+        text, end = self.text, self.at + 1
         while text[end : end + 1] != '"':
             if end >= len(text):
                 raise self._fail("string", "a string is not closed")
-            if text[end] == "\\":
-                end += 1
-            elif text[end] == "{" and hole is None:
-                hole = end + 1
-            elif text[end] == "}" and hole is not None:
-                holes.append((hole, end))
-                hole = None
-            end += 1
-        if hole is not None:
-            raise self._fail("string", "a string whose '{' may begin an interpolation")
+            escape = _ESCAPE.match(text, end)
+            if text[end] == "{" or (text[end] == "\\" and escape is None):
+                raise self._fail("string", f"{text[end : end + 2]!r} in a string, which may be an interpolation or an error")
+            end = escape.end() if escape else end + 1
         self._printable(text[self.at : end], "string")
-        start, line = self.at, self.line
         self._take("literal", end + 1)
         self.glued = False
-        for low, high in holes:  # where the string is interpolated this is code, so it is judged as code
-            self.tokens += _Reader(text[low:high], line + text.count("\n", start, low)).read()
 
     def _raw_string(self, start: int, close: str) -> None:
         end = self.text.find(close, start)

@@ -150,7 +150,7 @@ class ReplBackend:
             answer = process.ask({"cmd": command, "env": env}, self._watch)
             if "env" not in answer:
                 process.usable = False
-                raise VerifierError(f"the Lean REPL gave no environment: {str(answer)[:300]}")
+                raise BrokeError("kills_grader", f"it gave no environment: {str(answer)[:300]}")
             env = answer["env"]
             cpu_s += process.cpu_s
             messages.append(read_messages(answer))

@@ -31,7 +31,13 @@ HONEST = (
     "(image_subset_iff.mp (f '' s)).trans (by simp [f ⁻¹' t])",
     "by nlinarith [sq_nonneg (a - b), sq_nonneg (a + b)]",
     'fun c => if c = \'a\' ∨ c = \'\\n\' then "x" else "a\\"b"',
-    'by exact foo s!"n = {n + 1}"',
+    'by exact foo s!"n"',
+    "f ⁻¹' s' ⊆ f ⁻¹' (Set.range g) ∪ f '' {x | x ∈ s}",
+    "h.1.elim (fun xⱼ => xⱼ.1.eq.symm)",
+    "by simp (config := {decide := true, maxSteps := 1000}) [h]",
+    "by rw (config := { occs := .pos [1, 2] }) [h]",
+    "by simp +arith (maxSteps := 500) (disch := (intro x; positivity)) only [h]",
+    "by exact foo (n := n + 1) (f := fun x => g x)",
     'by exact r"raw"',
     "by simp [Finset.card_eq_zero, #s, #(s ∩ t)]",
     "by rcases h with ⟨x, hx⟩ | ⟨y, hy⟩ <;> exact?",
@@ -156,7 +162,17 @@ def test_what_is_no_statement_is_said(statement: str) -> None:
         read_statement(statement)
 
 
-@pytest.mark.parametrize("statement", ["theorem x : sorry", "theorem x : by run_tac y", "theorem x : True := trivial", "axiom x : False"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "theorem run_cmd (pure ())",
+        "theorem «axiom» : True",
+        "theorem x : sorry",
+        "theorem x : by run_tac y",
+        "theorem x : True := trivial",
+        "axiom x : False",
+    ],
+)
 def test_a_policys_statement_is_judged_like_its_proofs(statement: str) -> None:
     assert refuse_statement(statement) is not None
     assert refuse_statement("theorem x (n : Nat) : n + 0 = n") is None

@@ -263,6 +263,11 @@ def test_a_report_that_is_not_as_it_must_be_is_no_verdict(report: Any) -> None:
         verdict_on([], report)
 
 
+def test_a_report_that_only_this_proof_spoils_is_the_proofs_fault() -> None:
+    verdict = verdict_on([], lambda n, f: honest(n, f) if n.endswith(".control") else honest(n, f)[:2])
+    assert (verdict.outcome, names(verdict)) == ("failed", ["kills_grader"])
+
+
 def test_a_statement_is_declared_as_it_stands() -> None:
     for statement, opening in (
         ("theorem Nat.t (p : Prop) : p", "namespace Nat.N\ntheorem t (p : Prop) : p :="),
