@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flywheel.verifiers.lean_file import FileBackend
 from flywheel.verifiers.lean_gate import COMMANDS, MAX_ANSWER_CHARS, NAMES, UNFINISHED, read_statement, refuse_answer, refuse_statement
 from flywheel.verifiers.lean_lexer import UnreadableError, is_letter, is_rest, tokenize
 from tests.verifiers.lean_hacks import HACKS, Hack
@@ -176,3 +179,23 @@ def test_what_is_no_statement_is_said(statement: str) -> None:
 def test_a_policys_statement_is_judged_like_its_proofs(statement: str) -> None:
     assert refuse_statement(statement) is not None
     assert refuse_statement("theorem x (n : Nat) : n + 0 = n") is None
+
+
+# ---------------------------------------------------------------- against Lean's own reading
+
+PIECES = ["'", '"', "\\", "{", "}", "--", "/-", "-/", "r", "«", "»", "1", ".", "e5", "é", "ⱼ", " ", "h"]
+CANARY = "axiom canary : True universe u"  # the second command ends the first, whatever comes then
+
+
+@pytest.mark.lean
+def test_no_command_hides_in_what_the_gate_lets_through() -> None:
+    """Texts in which a command stands, inert as the gate reads them: in a string, a comment, a name. Lean must read them so, too."""
+    around = itertools.product(PIECES, PIECES, PIECES, PIECES)
+    texts = [f"f {a}{b}{c}{CANARY}{d}" for a, b, c, d in around if d in "\"' -/»"]
+    passed = [text for text in texts if refuse_answer(text) is None]
+    assert len(passed) > 1000
+    backend = FileBackend()
+    for start in range(0, len(passed), 200):
+        proofs = [f"example : 1 = 2 := (\n{text}\n)" for text in passed[start : start + 200]]
+        said = backend.elaborate("", [*proofs, "#check canary"]).messages[-1]
+        assert [message.severity for message in said] == ["error"], "one of them has declared the axiom"
