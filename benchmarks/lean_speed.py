@@ -3,7 +3,8 @@
 Measures the pool and the verifier's layers, not Lean's kernel: the scripted Lean of the tests takes a header that costs ``--header-s`` of
 CPU time to load and judges by a table. Prints proofs a second with a warm pool against a process per proof, for 1 to 8 workers; memory
 per worker; and the share of checks lost or misjudged over ``--checks`` checks in which one in a hundred answers kills its process. Where
-a real Lean is found, the same ratio is measured on it too.
+a real Lean is found, what a process a proof does on it is printed too, what reading statements in batches gains, and, where it has a REPL,
+the pool's ratio.
 """
 
 from __future__ import annotations
@@ -98,22 +99,40 @@ def main(argv: Sequence[str] | None = None) -> None:
     real()
 
 
-def real() -> None:
-    """Print the ratio on a real Lean with its own library, where there is one."""
+def real(count: int = 30) -> None:
+    """Print what a real Lean does with its own library, where there is one."""
     try:
         lean = find_lean()
-        find_repl()
     except LeanMissingError as error:
         print(f"real Lean: not measured ({str(error).partition('.')[0]})")
         return
-    answers = list(ANSWERS)[:3] * 10
+    answers = [list(ANSWERS)[at % 4] for at in range(count)]
+    theorems = [Theorem(header="", statement=f"theorem target : {at} + 1 = {at + 1}") for at in range(count)]
+    cold = FileBackend()
+    rate, found = judged(cold, "", answers, cold.settings.workers)
+    wrong = sum(passed is not None and passed != ANSWERS[answer] for answer, passed in zip(answers, found, strict=True))
+    print(f"Lean {lean.version}, a process a proof, {cold.settings.workers} workers: {rate:.2f} proofs a second, ", end="")
+    print(f"{found.count(None)} lost, {wrong} misjudged")
+    started = time.monotonic()
+    ProofChecker(cold).ask_all(theorems)
+    together = time.monotonic() - started
+    started = time.monotonic()
+    for theorem in theorems:
+        ProofChecker(cold).asked(theorem)
+    apart = time.monotonic() - started
+    print(f"{count} statements read in {together:.2f} s by one process, in {apart:.2f} s by one each ({apart / together:.1f} times)")
+    try:
+        find_repl()
+    except LeanMissingError as error:
+        print(f"its pool: not measured ({str(error).partition(':')[0]})")
+        return
     for header in ("", "import Lean"):
-        warm, cold = ReplBackend(), FileBackend()
+        warm = ReplBackend()
         warm_rate, found = judged(warm, header, answers, warm.settings.workers)
-        cold_rate, _ = judged(cold, header, answers[:6], cold.settings.workers)
         warm.close()
+        cold_rate, _ = judged(cold, header, answers[:6], cold.settings.workers)
         print(
-            f"Lean {lean.version}, header {header!r}: {warm_rate:.1f} proofs a second warm, {cold_rate:.2f} by a process each "
+            f"header {header!r}: {warm_rate:.2f} proofs a second warm, {cold_rate:.2f} by a process each "
             f"({warm_rate / cold_rate:.1f} times), {found.count(None)} lost"
         )
 

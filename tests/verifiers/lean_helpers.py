@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from flywheel.sandbox import bubblewrap
 from flywheel.verifiers.lean_file import FileBackend
+from flywheel.verifiers.lean_protocol import LeanMissingError
 from flywheel.verifiers.lean_repl import ReplBackend
-from flywheel.verifiers.lean_toolchain import Settings, Toolchain
+from flywheel.verifiers.lean_toolchain import Settings, Toolchain, environment, find_lean, find_repl, shown
 
 HERE = Path(__file__).resolve().parent
 SCRIPT = HERE / "scripted_lean.py"
+OLD_REPL = "old_repl.lean"
 # Answers of `theorem target : 1 + 1 = 2` that the scripted Lean takes, and one that rests on an axiom that nobody allowed.
 PROOFS: list[Mapping[str, Any]] = [
     {"statement": "target : 1 + 1 = 2", "answers": ["rfl", "by rfl", "by\n  skip\n  rfl", "by\n  have h : 1 = 1 := rfl\n  rfl"]},
@@ -66,6 +71,31 @@ def write_lean(table: Path, role: str = "lean") -> Path:
     for folder in (program.parent, program.parent.parent, program.parent.parent / "lib", table.parent):
         folder.chmod(0o755)
     return program
+
+
+def real_repl(folder: Path, settings: Settings | None = None, **pool: Any) -> ReplBackend:
+    """Return the ``repl`` backend on the REPL that is found; on a Lean too old for any, on ``old_repl.lean``, put into `folder`.
+
+    Skips the test where there is neither.
+    """
+    try:
+        find_repl()
+        return ReplBackend(settings, **pool)
+    except LeanMissingError as error:
+        missing = str(error)
+    lean = find_lean()
+    program, source = folder / "repl", folder / OLD_REPL
+    source.write_bytes((HERE / OLD_REPL).read_bytes())
+    program.write_text(f'#!/bin/sh\nexec "{lean.lean}" --run "{source}"\n')
+    program.chmod(0o755)
+    folder.chmod(0o755)
+    tried = subprocess.run([program], input="", capture_output=True, text=True, env=environment(lean, None), check=False)
+    if tried.returncode != 0:
+        said = (tried.stdout + tried.stderr).partition("\n")[0].replace(str(source), OLD_REPL)
+        pytest.skip(f"{missing}; and this Lean does not run {OLD_REPL}: {said}")
+    shown_too = [*shown(lean, None), folder]
+    variables = [f"{name}={value}" for name, value in environment(lean, None).items()]
+    return ReplBackend(settings, argv=["/usr/bin/env", *variables, str(program)], show=shown_too, **pool)
 
 
 def file_backend(table: Path, *, sandbox: str = "unsafe", role: str = "lean", settings: Settings | None = None) -> FileBackend:

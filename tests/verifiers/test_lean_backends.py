@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from flywheel.errors import VerifierError
-from flywheel.verifiers.lean_check import read_axioms
+from flywheel.verifiers.lean_check import ProofChecker, read_axioms
 from flywheel.verifiers.lean_file import Fence, FileBackend, read_json, read_text
-from flywheel.verifiers.lean_protocol import LeanBackend, LeanMissingError
-from flywheel.verifiers.lean_repl import ReplBackend
+from flywheel.verifiers.lean_protocol import LeanBackend, LeanMissingError, Theorem
 from flywheel.verifiers.lean_toolchain import Settings, Toolchain, find_lean, find_repl, search_path
-from tests.verifiers.lean_backend_contract import LeanBackendContract
-from tests.verifiers.lean_helpers import file_backend, repl_backend, write_lean, write_table
+from tests.verifiers.lean_backend_contract import STANDARD, LeanBackendContract
+from tests.verifiers.lean_helpers import file_backend, real_repl, repl_backend, write_lean, write_table
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -62,14 +62,25 @@ class TestRealFile(LeanBackendContract):
 class TestRealRepl(LeanBackendContract):
     @pytest.fixture(scope="class")
     @classmethod
-    def backend(cls) -> Iterator[LeanBackend]:
-        try:
-            find_repl()
-        except LeanMissingError as error:
-            pytest.skip(str(error))
-        made = ReplBackend()
+    def backend(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LeanBackend]:
+        made = real_repl(tmp_path_factory.mktemp("repl"))
         yield made
         made.close()
+
+
+@pytest.mark.lean
+def test_a_pool_of_real_processes_is_kept_warm_and_recycled(tmp_path: Path) -> None:
+    backend = real_repl(tmp_path, Settings(workers=2, cpu_s=0.75), max_requests=20)
+    checker = ProofChecker(backend)
+    busy = "by\n" + "  have h : 1 + 1 = 2 := rfl\n" * 3000 + "  rfl"  # right, and too much work
+    answers = {"rfl": True, "by rfl": True, "(rfl : 1 = 3)": False, "by": False, busy: False, "by\n  exact rfl": True}
+    theorem = Theorem(header="open Nat", statement="theorem target : 1 + 1 = 2")
+    with ThreadPoolExecutor(3) as threads:
+        found = list(threads.map(lambda answer: checker.check(theorem, answer, STANDARD), [*answers] * 4))
+    backend.close()
+    assert [finding.passed for finding in found] == [*answers.values()] * 4
+    assert {finding.checks[-1].name for finding in found[4::6]} == {"limit"}
+    assert backend.pool.num_started > 4
 
 
 # ---------------------------------------------------------------- finding Lean
