@@ -74,7 +74,7 @@ NAMESPACES = _words(
 )
 # Right after `#` a short word may be notation (the size of a finite set); a longer one is a command.
 _MAX_HASH_WORD = 2
-_MAX_ITEMS = 32  # before one that are looked through for the tactic that they configure
+_MAX_ITEMS = 8  # before one that are looked through for the tactic that they configure
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -203,17 +203,23 @@ class _Reader:
     def _is_notation(self, quote: int) -> bool:
         """Whether nothing hides behind a quote if Lean knows no such notation: then it reads a broken character, two characters long."""
         text = self.text
-        first, second = text[quote + 1 : quote + 2], text[quote + 2 : quote + 3]
-        if first == "'":
-            return True
-        if first not in " \n,;" + _CLOSE or second in _HIDING or second.isdigit():
-            return False
-        end = quote + 3
-        while second and is_letter(second) and end < len(text) and is_rest(text[end]) and not is_letter(text[end]):
-            if text[end] == "'" or text[end].isdigit():
-                return text[end] == "'" and self._is_notation(end)
-            end += 1
-        return re.compile(r"[^\W\d]*\"").match(text, end) is None  # what ends in r before it would begin a raw string
+        while True:
+            if text[quote + 1 : quote + 2] == "'":
+                quote += 1
+                continue
+            first, second = (text[quote + 1 : quote + 3] + "\n\n")[:2]
+            end = quote + 3
+            if first not in " \n,;" + _CLOSE or second in _HIDING or second.isdigit():
+                return False
+            if is_letter(second):
+                while is_rest(text[end : end + 1] or " ") and not is_letter(text[end]) and text[end] not in "'0123456789":
+                    end += 1
+                if text[end : end + 1].isdigit():
+                    return False
+                if text[end : end + 1] == "'":  # of s' only the quote is left
+                    quote = end
+                    continue
+            return re.compile(r"[^\W\d]*\"").match(text, end) is None  # what ends in r before it would begin a raw string
 
     def _comment(self) -> None:
         text, start = self.text, self.at

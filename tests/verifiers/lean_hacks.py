@@ -163,6 +163,7 @@ HACKS = (
     Hack("broken character that eats the first letter of a word", "'' saxiom cheat : False", "command"),
     Hack("broken character that eats a letter and a digit", "f '' s1.e5axiom cheat : False", "literal"),
     Hack("broken character behind a prime", "f '' s'\" #eval 1 \"", "literal"),
+    Hack("broken character behind two primes", "f '' s''\" #eval 1 \"", "literal"),
     Hack("broken character before a raw string", 'f \'\' sr"\\" #eval 1 "', "literal"),
     Hack("broken escape of a character", "'\\.'\"' #eval 1 \"", "literal"),
     Hack("notation that ends in a quote", "⁻¹'-'-\" #eval 1 \"", "literal"),

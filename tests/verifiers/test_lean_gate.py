@@ -36,6 +36,7 @@ HONEST = (
     'fun c => if c = \'a\' ∨ c = \'\\n\' then "x" else "a\\"b"',
     'by exact foo s!"n"',
     "f ⁻¹' s' ⊆ f ⁻¹' (Set.range g) ∪ f '' {x | x ∈ s}",
+    "f ⁻¹' s''",
     "h.1.elim (fun xⱼ => xⱼ.1.eq.symm)",
     "by simp (config := {decide := true, maxSteps := 1000}) [h]",
     "by rw (config := { occs := .pos [1, 2] }) [h]",
