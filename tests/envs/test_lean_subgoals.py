@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from flywheel.envs.lean import LeanEnv
+from flywheel.envs.lean.families import FAMILIES
 from flywheel.envs.lean.family import task_of
 from flywheel.envs.lean.relabel import SubgoalRelabeller, open_goals
 from flywheel.envs.lean.subgoals import Proved, Walk, closed_goals, new_hypotheses, proved_instead, scripts_of, split_proof
@@ -21,6 +22,8 @@ from flywheel.verifiers.lean_process import ReplProcess, Watch
 from flywheel.verifiers.lean_protocol import ProofState, Step, Theorem
 from flywheel.verifiers.lean_scripts import script
 from tests.envs.lean_oracle import Oracle, learn, learning
+from tests.hindsight.attempts import collected, harvested, recipe_of
+from tests.scripted import call
 from tests.verifiers.lean_helpers import HERE
 from tests.verifiers.lean_replay import requests
 
@@ -279,3 +282,19 @@ def test_a_real_lean_proves_what_attempts_did(monkeypatch: pytest.MonkeyPatch, t
     finally:
         env.close()
         verifier.close()
+
+
+@pytest.mark.lean
+def test_a_harvest_keeps_what_a_real_kernel_takes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("FLYWHEEL_LEAN_BACKEND")
+    task = FAMILIES["first_order"].generate({"chain": 2, "num_spare": 0, "shape": 2}, 0)
+    *worked, _ = split_proof(task.payload["reference"])  # of the goal's two sides only the first one is proved
+    says = [*(call("tactic", text=tactic) for tactic in worked), call("submit", proof="by\n  exact hx")]
+    recipe = recipe_of("lean")
+    (harvest,) = harvested(recipe, [collected(recipe, task, says)], tmp_path)
+    (lesson,) = harvest.lessons
+    made = lesson.experience
+    assert made.origin == "hindsight"
+    assert (made.task.parent_id, made.task.operator) == (task.id, "hindsight:lean_subgoals")
+    assert (made.trajectory.answer, made.verdict.outcome) == (script(worked[2:]), "solved")
+    assert made.verdict.evidence == "Lean's kernel accepts the proof"
