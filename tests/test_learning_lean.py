@@ -14,6 +14,10 @@ from flywheel.inference.tool_syntax import Qwen3Coder
 from flywheel.store.reader import Reader
 from flywheel.trainer.tiny import make_tiny
 from flywheel.types import ToolCall
+from flywheel.verifiers.lean import NEEDED, LeanVerifier
+from flywheel.verifiers.lean_file import FileBackend
+from flywheel.verifiers.lean_recheck import Rechecker
+from flywheel.verifiers.lean_toolchain import Settings
 from tests.command_line import SMALL, command, environment, overrides
 from tests.envs.test_lean_env import lacked_names
 
@@ -66,12 +70,21 @@ def run(home: Path) -> Path:
 
 def test_the_kernel_solves_some_attempts_and_refuses_others(run: Path) -> None:
     with Reader.open(run) as reader:
-        attempts = [info for info in reader.attempts() if info.origin == "on_policy"]
-        outcomes = Counter(info.outcome for info in attempts)
-        print(outcomes)
-        for info in attempts:
-            e = reader.experience(info.id)
-            print(info.outcome, e.task.payload["statement"], repr(e.trajectory.answer), e.verdict.evidence[:200])
-        for info in reader.attempts():
-            if info.origin != "on_policy": print(info)
-        for r in reader.select("relabelling"): print(r)
+        attempts = [reader.experience(info.id) for info in reader.attempts()]
+    own = [attempt for attempt in attempts if attempt.origin == "on_policy"]
+    assert set(Counter(attempt.verdict.outcome for attempt in own)) - {"truncated"} == {"solved", "failed"}
+    assert {check.name for attempt in own for check in attempt.verdict.checks if not check.passed} >= {"elaborates"}
+    assert all(attempt.verdict.outcome == "solved" for attempt in attempts if attempt.origin not in ("on_policy", "replay"))
+    for attempt in attempts:
+        if attempt.verdict.outcome == "solved":
+            assert {check.name for check in attempt.verdict.checks if check.passed} >= NEEDED
+            assert attempt.verdict.evidence == "Lean's kernel accepts the proof"
+
+
+def test_verdicts_are_the_same_from_scratch(run: Path) -> None:
+    with Reader.open(run) as reader:
+        attempts = [reader.experience(info.id) for info in reader.attempts() if info.outcome in ("solved", "failed")]
+    asked = {(attempt.verdict.outcome, attempt.task.family): attempt for attempt in attempts}.values()
+    verifier = LeanVerifier(backend=FileBackend(), rechecker=Rechecker(Settings(replay="never")))
+    verdicts = verifier.verify_many([(attempt.task, attempt.trajectory) for attempt in asked])
+    assert [verdict.outcome for verdict in verdicts] == [attempt.verdict.outcome for attempt in asked]

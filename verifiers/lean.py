@@ -84,7 +84,7 @@ class LeanVerifier:
     """
 
     name = "lean"
-    version = "1"
+    version = "2"
 
     def __init__(self, *, backend: LeanBackend | None = None, rechecker: Rechecker | None = None) -> None:
         self._own, self._rechecker = backend, rechecker
