@@ -19,7 +19,7 @@ from flywheel.verifiers.lean_file import FileBackend
 from flywheel.verifiers.lean_recheck import Rechecker
 from flywheel.verifiers.lean_toolchain import Settings
 from tests.command_line import SMALL, command, environment, overrides
-from tests.envs.test_lean_env import lacked_names
+from tests.envs.test_lean_env import lacked
 
 pytestmark = [pytest.mark.lean, pytest.mark.slow]
 
@@ -57,7 +57,7 @@ knobs = { depth = [1, 1], num_atoms = [3, 3], num_hypotheses = [2, 2] }
 @pytest.fixture(scope="module")
 def run(home: Path) -> Path:
     """A run of a few steps, each proof judged by a process of the plain binary in the sandbox."""
-    (home / "theorems.toml").write_text(RECIPE if lacked_names("Or.elim") else RECIPE + PROPOSITIONAL)
+    (home / "theorems.toml").write_text(RECIPE if lacked("Or.elim") else RECIPE + PROPOSITIONAL)
     tasks = [WHOLE[name].generate({}, seed) for name in ("equality", "first_order", "propositional") for seed in range(50)]
     said = [Qwen3Coder(framed=False).write(ToolCall(name="submit", arguments={"proof": task.payload["reference"]})) for task in tasks]
     model = make_tiny(SIZES, [*(task.prompt for task in tasks), *said], 0, home / "model")
