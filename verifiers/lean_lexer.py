@@ -207,8 +207,7 @@ class _Reader:
             if text[quote + 1 : quote + 2] == "'":
                 quote += 1
                 continue
-            first, second = (text[quote + 1 : quote + 3] + "\n\n")[:2]
-            end = quote + 3
+            first, second, end = text[quote + 1 : quote + 2] or "\n", text[quote + 2 : quote + 3] or "\n", quote + 3
             if first not in " \n,;" + _CLOSE or second in _HIDING or second.isdigit():
                 return False
             if is_letter(second):
