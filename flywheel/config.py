@@ -51,12 +51,20 @@ class TinyConfig(Section):
     vocab_size: int = Field(512, ge=300, description="Byte-level BPE trained on the run's own demonstrations.")
     max_context: int = Field(1024, ge=64)
 
+    @model_validator(mode="after")
+    def _consistent(self) -> TinyConfig:
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"policy.tiny.num_heads is {self.num_heads}, expected a multiple of num_kv_heads, which is {self.num_kv_heads}"
+            )
+        return self
+
 
 class LoraSettings(Section):
     """``[policy.lora]``: adapter training through peft; rank 0 trains all weights (arXiv:2106.09685)."""
 
     rank: int = Field(0, ge=0)
-    alpha: int = 32
+    alpha: int = Field(32, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
     target_modules: str | list[str] = "all-linear"
 
@@ -102,7 +110,7 @@ class EngineConfig(Section):
     url: str | None = Field(None, description="A vLLM server that already runs (started with VLLM_SERVER_DEV_MODE=1).")
     weight_sync: Literal["auto", "disk", "lora", "ipc", "nccl"] = "auto"
     max_concurrency: int = Field(64, ge=1, description="Requests in flight.")
-    max_model_len: int | None = None
+    max_model_len: int | None = Field(None, ge=1, description="Longest context; the model's own where absent.")
     enforce_eager: bool = False
     start_timeout_s: float = Field(600.0, gt=0)
     swap_deadline_s: float = Field(60.0, gt=0, description="Wait this long for requests in flight before a weight swap aborts them.")
@@ -192,7 +200,7 @@ class FamilyConfig(Section):
     @classmethod
     def _widen(cls, data: Any) -> Any:
         if isinstance(data, dict) and isinstance(data.get("knobs"), dict):
-            knobs = {k: (v, v) if isinstance(v, int) else v for k, v in data["knobs"].items()}
+            knobs = {k: (v, v) if type(v) is int else v for k, v in data["knobs"].items()}
             return {**data, "knobs": knobs}
         return data
 
@@ -336,7 +344,7 @@ class TrainerConfig(Section):
         description="fsdp2: weights, gradients and optimiser are spread over the ranks (arXiv:2304.11277); none: each holds them all.",
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    bf16: bool | Literal["auto"] = "auto"
+    bf16: Literal[True, False, "auto"] = "auto"
     gradient_checkpointing: bool = False
     shuffle_advantages: bool = Field(False, description="Control: permute advantages within groups; must not improve the policy.")
 
@@ -450,6 +458,15 @@ class Recipe(Section):
                 "rollout.allocation is 'sequential', whose gradient is unbiased only with a constant normaliser and undivided advantages: "
                 "set trainer.loss_type = 'dr_grpo' and trainer.scale_rewards = 'none'"
             )
+        if self.rollout.allocation == "sequential" and self.rollout.backfill > 0:
+            raise ValueError("rollout.backfill replaces groups of allocation 'fixed', but rollout.allocation is 'sequential': keep one")
+        if self.curriculum.hopeless_below >= self.curriculum.saturated_above:
+            raise ValueError("curriculum.hopeless_below has to be less than curriculum.saturated_above")
+        if self.engine.url is not None and self.engine.kind == "transformers":
+            raise ValueError("engine.url names a vLLM server, but engine.kind is 'transformers': leave one of them out")
+        longest = self.policy.tiny.max_context
+        if self.policy.model == "tiny" and self.engine.max_model_len is not None and self.engine.max_model_len > longest:
+            raise ValueError(f"engine.max_model_len is {self.engine.max_model_len}, more than policy.tiny.max_context, which is {longest}")
         if self.engine.weight_sync == "lora" and self.policy.lora.rank == 0:
             raise ValueError("engine.weight_sync is 'lora' but policy.lora.rank is 0: no adapter is trained")
         for problem in self._placement_problems():

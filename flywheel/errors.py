@@ -4,6 +4,16 @@ A wrong answer is data (a verdict), never an exception. `InfraError` is the only
 nobody's fault; whoever runs an environment or a verifier turns it into the outcome ``infra_error``.
 """
 
+import traceback
+from pathlib import Path
+
+
+def described(error: BaseException) -> str:
+    """Return what an exception says and where it was raised: for code that is not ours, whose author looks for the line."""
+    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{said} ({Path(frames[-1].filename).name}, line {frames[-1].lineno}, in {frames[-1].name})" if frames else said
+
 
 class FlywheelError(Exception):
     """Base of every error raised on purpose."""

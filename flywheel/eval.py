@@ -146,7 +146,11 @@ def _evaluate(target: Target, ks: Sequence[int], out: Path | None) -> None:
     if evaluation.num_masked:
         print(f"{evaluation.num_masked} attempts broke through nobody's fault and are left out")
     if out:
-        out.write_text(to_json({"target": target.model, "evaluation": evaluation, "pass_at": {str(k): e for k, e in estimates.items()}}))
+        found = {"target": target.model, "evaluation": evaluation, "pass_at": {str(k): e for k, e in estimates.items()}}
+        try:
+            out.write_text(to_json(found), "utf-8")
+        except OSError as error:
+            raise FlywheelError(f"--json {out}: can't be written: {error.strerror}") from None
 
 
 if __name__ == "__main__":

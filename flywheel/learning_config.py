@@ -27,6 +27,8 @@ class InstructionConfig(Section):
             raise ValueError(
                 "learning.instructions.by is 'endpoint', which needs learning.instructions.url and learning.instructions.model"
             )
+        if self.by != "endpoint" and (self.url or self.model):
+            raise ValueError(f"learning.instructions names an endpoint, but learning.instructions.by is {self.by!r}: say 'endpoint'")
         return self
 
 

@@ -6,7 +6,6 @@ Nothing heavy is imported (no torch, no vLLM), nothing is downloaded, and nothin
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from flywheel import sandbox
 from flywheel.config import EnvironmentConfig, Recipe, SandboxConfig
 from flywheel.errors import ConfigError
 from flywheel.memory_plan import memory_problems
-from flywheel.model_shape import hub_cache, is_offline
+from flywheel.model_shape import HUB_ID, hub_cache, is_offline
 from flywheel.monitor.wandb_key import has_wandb_key
 from flywheel.recipe_names import check_names
 from flywheel.sandbox.backends import find_backend
@@ -27,7 +26,6 @@ from flywheel.tasks.source import environment_class
 from flywheel.tool_env import ToolEnv
 
 MIN_FREE_BYTES = 2**30
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 _DEVICES = Path("/dev")
 
 
@@ -146,7 +144,7 @@ def _model_problems(model: str) -> Iterator[str]:
             yield f"policy.model: {model!r} is a folder without config.json, expected a model that transformers saved"
     elif path.exists():
         yield f"policy.model: {model!r} is a file, expected a model's folder, a hub id or 'tiny'"
-    elif model.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(model):
+    elif model.startswith((".", "/", "~")) or not HUB_ID.fullmatch(model):
         yield f"policy.model: no folder {model!r}, and it is no hub id such as 'Qwen/Qwen3-0.6B'; give one of them, or 'tiny'"
     elif is_offline() and not _is_cached(model):
         yield (

@@ -146,7 +146,9 @@ def _texts(demonstration: Demonstration) -> list[str]:
     """Return what a demonstration says, calls in the tiny model's own syntax: what its tokenizer is trained on."""
     syntax = Qwen3Coder(framed=False)
     experience = demonstration.experience
-    said = [[*(syntax.write(call) for call in turn.tool_calls), turn.observation or ""] for turn in experience.trajectory.turns]
+    said = [
+        [*([syntax.write(call) for call in turn.tool_calls] or [turn.text]), turn.observation or ""] for turn in experience.trajectory.turns
+    ]
     return [experience.task.prompt, *(text for texts in said for text in texts)]
 
 

@@ -6,10 +6,12 @@ section; only ``environments`` are replaced as a whole.
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from types import UnionType
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -31,15 +33,20 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
 
     Args:
         name: A shipped recipe's name, or a path.
-        overrides: ``--key.path value`` or ``--key.path=value`` words; a value is read as TOML where it is TOML, else as text.
+        overrides: ``--key.path value`` or ``--key.path=value`` words; a value is read as TOML where it is TOML, else as text (so
+            is what a key of text takes: a revision of digits, say).
 
     Raises:
         ConfigError: everything that is wrong with it, one message each.
     """
     data = _read(name, ())
     problems: list[str] = []
-    for key, value in _pairs(overrides, problems):
-        _set(data, key.split("."), value, problems)
+    texts = {tuple(key.split(".")): text for key, text in _pairs(overrides, problems)}
+    for path, text in texts.items():
+        _set(data, path, _value(text), problems)
+    for path in _misread(data):
+        if path in texts:
+            _set(data, path, texts[path], problems)
     try:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
@@ -71,11 +78,11 @@ def load_section(name: str, overrides: Sequence[str]) -> Any:
     """
     data: dict[str, Any] = {name: {}}
     problems: list[str] = []
-    for key, value in _pairs(overrides, problems):
+    for key, text in _pairs(overrides, problems):
         if not key.startswith(f"{name}."):
             problems.append(f"unknown option --{key}: expected --{name}.key value")
         else:
-            _set(data, key.split("."), value, problems)
+            _set(data, key.split("."), _value(text), problems)
     section: Any = Recipe.model_fields[name].annotation
     try:
         made = section.model_validate(data[name])
@@ -99,6 +106,16 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
         else:
             own.append(word)
     return own, overrides
+
+
+def closest_option(name: str, options: Sequence[str]) -> str:
+    """Return what an unknown ``--NAME`` may have meant, in words: one of a command's own options, or a key without its section."""
+    shown = {option: [f"--{option}"] for option in options}
+    for section in Recipe.model_fields:
+        for key in _keys_at((section,)):
+            shown.setdefault(key, []).append(f"--{section}.{key}")
+    match = difflib.get_close_matches(name, shown, n=1)
+    return f"did you mean {' or '.join(shown[match[0]])}?" if match else "overrides are --section.key value"
 
 
 def to_toml(recipe: Recipe) -> str:
@@ -134,7 +151,8 @@ def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     return {**base, **top, **both}
 
 
-def _pairs(words: Sequence[str], problems: list[str]) -> list[tuple[str, Any]]:
+def _pairs(words: Sequence[str], problems: list[str]) -> list[tuple[str, str]]:
+    """Return the overrides' keys and values, as they were written."""
     pairs, rest = [], list(words)
     while rest:
         word = rest.pop(0)
@@ -144,7 +162,7 @@ def _pairs(words: Sequence[str], problems: list[str]) -> list[tuple[str, Any]]:
         elif not has_value and not rest:
             problems.append(f"--{key} has no value")
         else:
-            pairs.append((key, _value(value if has_value else rest.pop(0))))
+            pairs.append((key, value if has_value else rest.pop(0)))
     return pairs
 
 
@@ -155,7 +173,16 @@ def _value(text: str) -> Any:
         return text
 
 
-def _set(data: dict[str, Any], path: list[str], value: Any, problems: list[str]) -> None:
+def _misread(data: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    """Return the keys that take text and have something else."""
+    try:
+        Recipe.model_validate(data)
+    except ValidationError as error:
+        return [e["loc"] for e in error.errors() if e["type"] in ("string_type", "path_type")]
+    return []
+
+
+def _set(data: dict[str, Any], path: Sequence[str], value: Any, problems: list[str]) -> None:
     for i, name in enumerate(path[:-1]):
         found = data.setdefault(name, {})
         if path[0] == "stages" and isinstance(found, list):  # stages are tables with names
@@ -180,7 +207,8 @@ def _explain(error: Any) -> str:
     if error["type"] in ("model_type", "model_attributes_type", "dict_type"):
         return f"{path} is a section, not a value (got {error['input']!r})"
     got = "" if error["type"] in {"missing", "value_error"} else f" (got {error['input']!r})"
-    return f"{path}: {error['msg'].removeprefix('Value error, ')}{got}".removeprefix(": ")
+    said = error["msg"].removeprefix("Value error, ")
+    return said if path and said.startswith(path) else f"{path}: {said}{got}".removeprefix(": ")
 
 
 def _keys_at(path: Sequence[Any]) -> list[str]:
@@ -191,6 +219,8 @@ def _keys_at(path: Sequence[Any]) -> list[str]:
             model = model.model_fields[part].annotation if part in model.model_fields else None
         else:
             model = get_args(model)[-1] if get_args(model) else None
+        if isinstance(model, UnionType):  # an optional section
+            model = get_args(model)[0]
     return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
 
 

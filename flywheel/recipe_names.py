@@ -10,13 +10,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from flywheel.config import EnvironmentConfig, Recipe
 from flywheel.contracts import TaskGenerator
 from flywheel.errors import ConfigError
+from flywheel.inference.tool_syntax import SYNTAXES
+from flywheel.model_shape import HUB_ID
 from flywheel.registry import Kind, closest, names, resolve
 from flywheel.rollout.stage import clashes
+from flywheel.tasks.datasets import DATA_FILES
+
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,12 +34,14 @@ class NameReport:
 
 def check_names(recipe: Recipe) -> NameReport:
     """Return every problem with what the recipe names, each with what to do."""
-    problems = list(_engine_problems(recipe.engine.kind))
+    problems = [*_engine_problems(recipe.engine.kind), *_format_name_problems(recipe.policy.tool_format)]
     classes: list[Any] = []
     for section, config in recipe.environments.items():
         problems += _environment_problems(section, config, classes)
     found = {section: _look_up("envs", config.use or section, section)[0] for section, config in recipe.environments.items()}
     problems += clashes(recipe, {section: cls for section, cls in found.items() if cls is not None})
+    problems += _goal_problems(recipe, found)
+    problems += (problem for path in recipe.tasks.decontaminate for problem in _file_problems(path, "tasks.decontaminate"))
     return NameReport(problems=tuple(problems), uses_sandbox=any(_uses_sandbox(cls) for cls in classes))
 
 
@@ -47,6 +54,34 @@ def _engine_problems(kind: str) -> Iterator[str]:
         yield f"engine.kind: unknown engine {kind!r}: {closest(kind, ['auto', *known])} (or give 'module:Class')"
     elif kind not in known and find_spec(target.partition(":")[0].partition(".")[0] or "-") is None:
         yield f"engine.kind: can't find the module of {kind!r}; is it installed and on PYTHONPATH?"
+
+
+def _format_name_problems(tool_format: str) -> Iterator[str]:
+    known = ["auto", *SYNTAXES]
+    if tool_format not in known and not tool_format.startswith("vllm:"):
+        yield f"policy.tool_format: no format {tool_format!r}: {closest(tool_format, known)} (or vllm:NAME, a parser of vLLM's)"
+
+
+def _goal_problems(recipe: Recipe, classes: Mapping[str, Any]) -> Iterator[str]:
+    """``run.stop_when_solved`` names a family; only those of generators are known before they make tasks."""
+    goal, known = recipe.run.stop_when_solved, []
+    for section, cls in classes.items():
+        config = recipe.environments[section]
+        families = _generators(cls) if config.tasks_file is None and config.dataset is None else {}
+        if not families:
+            return
+        known += [family for family in families if not config.families or family in config.families]
+    if goal is not None and goal not in known:
+        yield f"run.stop_when_solved: no family {goal!r}: {closest(goal, known)}"
+
+
+def _generators(cls: Any) -> Mapping[str, TaskGenerator]:
+    """Return an environment's generators; none where it is not known or can't say, which is another problem."""
+    try:
+        families: Mapping[str, TaskGenerator] = cls.generators() if hasattr(cls, "generators") else {}
+    except Exception:  # noqa: BLE001 - plug-in code
+        return {}
+    return families
 
 
 def _environment_problems(section: str, config: EnvironmentConfig, classes: list[Any]) -> Iterator[str]:
@@ -62,14 +97,20 @@ def _environment_problems(section: str, config: EnvironmentConfig, classes: list
         yield f"{where}: {config.use or section!r} is no environment: expected a gymnasium.Env, with reset and step (flywheel/contracts.py)"
         return
     classes.append(cls)
+    if not _takes(cls.reset, None, seed=0, options={}):
+        name = config.use or section
+        yield f"{where}: reset() of {name!r} does not take what gymnasium passes: expected reset(self, *, seed=None, options=None)"
+    yield from _kwargs_problems(cls, config.kwargs, f"{where}.kwargs", "the environment")
     verifier = config.verifier or getattr(cls, "verifier", None)
     threshold = config.solved_threshold if config.solved_threshold is not None else getattr(cls, "solved_threshold", None)
     if verifier is not None:
         found, problems = _look_up("verifiers", verifier, f"{where}.verifier")
         yield from problems
-        if found is not None:
+        if isinstance(found, type) and not callable(getattr(found, "verify", None)):
+            yield f"{where}.verifier: {verifier!r} is no verifier: expected a class with verify(task, trajectory) (flywheel/contracts.py)"
+        elif found is not None:
             classes.append(found)
-            yield from _kwargs_problems(found, config.verifier_kwargs, f"{where}.verifier_kwargs")
+            yield from _kwargs_problems(found, config.verifier_kwargs, f"{where}.verifier_kwargs", "the verifier")
     elif config.verifier_kwargs:
         yield f"{where}.verifier_kwargs: this environment has no verifier to pass them to; name one, or leave them out"
     elif threshold is None:
@@ -80,7 +121,9 @@ def _environment_problems(section: str, config: EnvironmentConfig, classes: list
     yield from _format_problems(where, cls, config)
     if config.tasks_file is not None:
         yield from _file_problems(config.tasks_file, f"{where}.tasks_file")
-    elif config.dataset is None:
+    elif config.dataset is not None:
+        yield from _dataset_problems(config.dataset.path, f"{where}.dataset.path")
+    else:
         yield from _family_problems(where, cls, config)
 
 
@@ -93,14 +136,35 @@ def _look_up(kind: Kind, name: str, where: str) -> tuple[Any, list[str]]:
         return None, [f"{where}: importing {name!r} raised {type(error).__name__}: {error}; mend its module"]
 
 
-def _kwargs_problems(verifier: Any, kwargs: Mapping[str, Any], where: str) -> Iterator[str]:
+def _kwargs_problems(maker: Any, kwargs: Mapping[str, Any], where: str, what: str) -> Iterator[str]:
+    """Yield what is wrong with the arguments that a recipe passes to a class; of their types, only plain ones are looked at."""
     try:
-        parameters = inspect.signature(verifier).parameters.values()
-    except (TypeError, ValueError):
+        parameters = inspect.signature(maker).parameters.values()
+        hints = get_type_hints(maker.__init__ if isinstance(maker, type) else maker)
+    except Exception:  # noqa: BLE001 - not every class tells, and annotations of a plug-in may name anything
         return
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-        known = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-        yield from (f"{where}.{name}: the verifier takes no such argument: {closest(name, known)}" for name in kwargs if name not in known)
+    known = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "judge"]
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    for name, value in kwargs.items():
+        if name not in known and not takes_all:
+            yield f"{where}.{name}: {what} takes no such argument: {closest(name, known) if known else 'it takes none'}"
+        elif name in known and hints.get(name) in _KINDS and not _is(value, hints[name]):
+            yield f"{where}.{name} is {value!r}, expected {_KINDS[hints[name]]}"
+
+
+def _is(value: Any, kind: type) -> bool:
+    """Whether a value of a recipe is of a plain type; a whole number will do as any number, and true is no number."""
+    return isinstance(value, bool) == (kind is bool) and isinstance(value, (int, float) if kind is float else kind)
+
+
+def _takes(function: Any, *args: Any, **kwargs: Any) -> bool:
+    try:
+        inspect.signature(function).bind(*args, **kwargs)
+    except TypeError:
+        return False
+    except ValueError:  # it has no signature
+        return True
+    return True
 
 
 def _family_problems(where: str, cls: Any, config: EnvironmentConfig) -> Iterator[str]:
@@ -150,6 +214,13 @@ def _file_problems(path: Path, key: str) -> Iterator[str]:
                 yield f"{key}: {path} is empty, expected a task record a line (JSON)"
     except OSError as error:
         yield f"{key}: {path} can't be read ({error.strerror}); give the path of a file of task records (JSON lines)"
+
+
+def _dataset_problems(path: str, key: str) -> Iterator[str]:
+    if Path(path).expanduser().exists():
+        return
+    if path.startswith((".", "/", "~")) or path.endswith(tuple(DATA_FILES)) or not HUB_ID.fullmatch(path):
+        yield f"{key}: no file or folder {path!r}; give a data set's folder, a file that ends in {', '.join(DATA_FILES)}, or a hub id"
 
 
 def _uses_sandbox(cls: Any) -> bool:

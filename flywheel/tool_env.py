@@ -80,7 +80,8 @@ class _Tool:
 
     def call(self, arguments: Mapping[str, Any]) -> str:
         checked = self.model(**arguments)
-        return self.method(**{name: getattr(checked, name) for name in self.model.model_fields})
+        said: object = self.method(**{name: getattr(checked, name) for name in self.model.model_fields})
+        return said if isinstance(said, str) else "" if said is None else str(said)
 
 
 class ToolEnv(gymnasium.Env[str, str]):

@@ -20,11 +20,12 @@ from types import FrameType
 
 from flywheel import preflight, registry
 from flywheel.background import BackgroundLoop
+from flywheel.config import Recipe
 from flywheel.errors import ConfigError, FlywheelError, RunStopped
 from flywheel.memory_plan import memory_report
 from flywheel.pipeline.marker import finished_stages
 from flywheel.pipeline.plan import check_stages, plan_stages
-from flywheel.recipe import load_recipe, shipped_recipes, split_overrides, to_toml
+from flywheel.recipe import closest_option, load_recipe, shipped_recipes, split_overrides, to_toml
 from flywheel.run_folder import RunFolder, writing
 
 _KINDS: tuple[tuple[registry.Kind, str], ...] = (("envs", "environments"), ("verifiers", "verifiers"), ("inference", "engines"))
@@ -42,12 +43,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="list recipes, environments, verifiers and engines")
     own, overrides = split_overrides(sys.argv[1:] if argv is None else argv)
     args, unknown = parser.parse_known_args(own)
-    overrides += unknown
     if args.list:
         print_names()
         return 0
     if args.recipe is None:
         parser.error("which recipe? --list shows them")
+    for name in (word.partition("=")[0].lstrip("-") for word in unknown if word.startswith("-")):
+        if name not in Recipe.model_fields:
+            parser.error(f"unknown option --{name}: {closest_option(name, ['dry-run', 'resume', 'run-dir', 'list', 'help'])}")
+    overrides += unknown
     try:
         recipe = load_recipe(args.recipe, overrides)
         old = RunFolder.resumed(recipe, args.run_dir, overrides) if args.resume else None
@@ -73,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # nothing has been started
+        return 128 + signal.SIGINT
     return _guarded(folder)
 
 
@@ -89,14 +95,14 @@ def print_names() -> None:
 
 def _guarded(folder: RunFolder) -> int:
     """Run, and turn the ways that a run can end into exit statuses."""
-    # Imported only now: torch takes seconds, and a bad recipe should be told at once.
-    from flywheel.pipeline.run import Pipeline
-    from flywheel.supervisor import Run
-
     again = f"python -m flywheel.train {folder.path / 'recipe.toml'} --run-dir {folder.path} --resume"
     stop_requested = threading.Event()
     with _signals(stop_requested) as received:
         try:
+            # Imported only now: torch takes seconds, and a bad recipe should be told at once.
+            from flywheel.pipeline.run import Pipeline
+            from flywheel.supervisor import Run
+
             with writing(folder.path):
                 if folder.recipe.stages:
                     Pipeline(folder, stop_requested).run()

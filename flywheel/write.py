@@ -52,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sandbox", default="bubblewrap", help="sandbox backend for trying tasks out")
     args = parser.parse_args(argv)
+    if min(args.requests, args.concurrency, args.max_tokens) < 1 or args.temperature < 0:
+        parser.error("--requests, --concurrency and --max-tokens must be at least 1, and --temperature at least 0")
     try:
         counts = asyncio.run(_write(args))
     except ConfigError as error:
@@ -61,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FlywheelError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # what was kept so far is in the file
+        return 130
     finally:
         sandbox.close_shared()
     print(f"kept {counts.pop('kept', 0)} of {args.requests} in {args.out}; {counts.pop('tokens', 0)} tokens sampled")
@@ -72,8 +76,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 async def _write(args: argparse.Namespace) -> Counter[str]:
     resolve("sandbox", args.sandbox)
     sandbox.configure(SandboxConfig(backend=args.sandbox))
-    if not args.out.parent.is_dir():
-        raise ConfigError(f"{args.out}: there is no folder {args.out.parent}; make it, or name another file")
+    rejected = args.out.with_suffix(".rejected.jsonl")
+    try:
+        for path in (args.out, rejected):
+            path.open("a").close()
+    except OSError as error:
+        raise ConfigError(f"{args.out}: can't be written: {error.strerror}; is there a folder {args.out.parent}?") from None
     env = resolve("envs", args.env)
     author = env.author() if hasattr(env, "author") else None
     if author is None:
@@ -96,7 +104,6 @@ async def _write(args: argparse.Namespace) -> Counter[str]:
         concurrency=args.concurrency,
     )
     counts: Counter[str] = Counter()
-    rejected = args.out.with_suffix(".rejected.jsonl")
     with args.out.open("a", encoding="utf-8") as kept, rejected.open("a", encoding="utf-8") as refused:
         async for written in writer.write(args.requests):
             counts["tokens"] += written.num_tokens

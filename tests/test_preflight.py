@@ -99,6 +99,15 @@ def test_nothing_heavy_is_imported() -> None:
         ),
         ({"x": {"use": f"{TOY}:SumsEnv", "families": {"small": {"knobs": {"size": [3, 10]}}}}}, "got [3, 10]"),
         ({"x": {"use": f"{TOY}:SumsEnv", "families": {"small": {"knobs": {"size": [4, 2]}}}}}, "expected the lower end first: [2, 4]"),
+        (
+            {"x": {"use": f"{TOY}:SumsEnv", "verifier": "json:JSONDecoder"}},
+            "is no verifier: expected a class with verify(task, trajectory)",
+        ),
+        ({"x": {"use": f"{TOY}:SumsEnv", "verifier_kwargs": {"partial_credit": "no"}}}, "partial_credit is 'no', expected true or false"),
+        ({"x": {"use": f"{TOY}:SumsEnv", "kwargs": {"depth": 1}}}, "kwargs.depth: the environment takes no such argument: it takes none"),
+        ({"x": {"use": "tests.test_plugged_environments:OldEnv"}}, "expected reset(self, *, seed=None, options=None)"),
+        ({"x": {"use": f"{TOY}:SumsEnv", "dataset": {"path": "./none"}}}, "environments.x.dataset.path: no file or folder './none'"),
+        ({"x": {"use": f"{TOY}:SumsEnv", "dataset": {"path": "none.parquet"}}}, "no file or folder 'none.parquet'"),
         ({"x": {"use": f"{TOY}:SumsEnv", "tasks_file": "none.jsonl"}}, "environments.x.tasks_file: none.jsonl can't be read"),
         ({"x": {"use": f"{TOY}:SumsEnv", "tasks_file": __file__, "tasks_format": "mbpp"}}, "its files hold task records"),
         ({"x": {"use": f"{TOY}:TrustingEnv", "solved_threshold": 1, "verifier_kwargs": {"a": 1}}}, "no verifier to pass them to"),
@@ -167,6 +176,23 @@ def test_engines(kind: str, expected: str) -> None:
 @pytest.mark.parametrize("kind", ["auto", "transformers", f"{TOY}:Engine"])
 def test_engines_that_are_right(kind: str) -> None:
     assert problems(engine={"kind": kind}) == []
+
+
+@pytest.mark.parametrize(
+    ("sections", "expected"),
+    [
+        ({"policy": {"tool_format": "hermse"}}, "policy.tool_format: no format 'hermse': did you mean 'hermes'?"),
+        ({"run": {"stop_when_solved": "smal"}}, "run.stop_when_solved: no family 'smal': did you mean 'small'?"),
+        ({"tasks": {"decontaminate": ["none.jsonl"]}}, "tasks.decontaminate: none.jsonl can't be read"),
+    ],
+)
+def test_other_names(sections: dict[str, Any], expected: str) -> None:
+    (problem,) = problems(**sections)
+    assert expected in problem
+
+
+def test_a_family_that_only_tasks_name_may_end_a_run() -> None:
+    assert problems({"x": {"use": f"{TOY}:TrustingEnv", "solved_threshold": 1}}, run={"stop_when_solved": "any"}) == []
 
 
 def test_a_server_that_runs_already_needs_an_address() -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from flywheel.errors import ConfigError
-from flywheel.recipe import load_recipe, shipped_recipes, split_overrides, to_toml
+from flywheel.recipe import closest_option, load_recipe, shipped_recipes, split_overrides, to_toml
 from flywheel.run_folder import RunFolder
 
 MINIMAL = "[environments.code]\n"
@@ -59,6 +59,24 @@ def test_every_mistake_is_reported_together_with_the_closest_key(tmp_path: Path)
         (["--policy", "small"], "policy is a section, not a value (got 'small')"),
         (["--environments.code", "1"], "environments.code is a section, not a value (got 1)"),
         (["--environments.code.weight", "0"], "environments: at least one needs a weight above 0"),
+        (["--run.steps", "true"], "run.steps: got true, expected a number"),
+        (["--trainer.learning_rate", "inf"], "trainer.learning_rate: Input should be a finite number (got inf)"),
+        (["--trainer.bf16", "maybe"], "trainer.bf16: Input should be True, False or 'auto' (got 'maybe')"),
+        (["--environments.code.solved_threshold", "nan"], "environments.code.solved_threshold: Input should be a finite number"),
+        (["--environments.code.families.lists.knobs.num_ops", "true"], "knobs.num_ops: Input should be a valid tuple (got True)"),
+        (["--environments.code.dataset.path=a", "--environments.code.dataset.spilt=b"], "dataset.spilt': did you mean 'split'?"),
+        (["--placement.trainer_gpus", "[0, 0]"], "placement.trainer_gpus is [0, 0], expected different numbers"),
+        (["--policy.tiny.num_heads", "5"], "policy.tiny.num_heads is 5, expected a multiple of num_kv_heads, which is 3"),
+        (["--policy.lora.alpha", "0"], "policy.lora.alpha: Input should be greater than or equal to 1"),
+        (["--engine.max_model_len", "0"], "engine.max_model_len: Input should be greater than or equal to 1"),
+        (["--engine.max_model_len", "2048"], "engine.max_model_len is 2048, more than policy.tiny.max_context, which is 1024"),
+        (["--engine.kind=transformers", "--engine.url=http://localhost:8000"], "engine.url names a vLLM server, but engine.kind is"),
+        (["--curriculum.hopeless_below", "0.95"], "curriculum.hopeless_below has to be less than curriculum.saturated_above"),
+        (["--learning.instructions.url", "http://localhost:8000/v1"], "names an endpoint, but learning.instructions.by is 'template'"),
+        (
+            ["--rollout.allocation=sequential", "--trainer.loss_type=dr_grpo", "--trainer.scale_rewards=none", "--rollout.backfill=0.5"],
+            "rollout.backfill replaces groups of allocation 'fixed'",
+        ),
     ],
 )
 def test_a_value_that_can_not_be_is_said_plainly(tmp_path: Path, words: list[str], why: str) -> None:
@@ -67,6 +85,25 @@ def test_a_value_that_can_not_be_is_said_plainly(tmp_path: Path, words: list[str
     (problem,) = caught.value.problems
     assert why in problem
     assert "Value error" not in problem
+
+
+def test_a_text_that_looks_like_a_number_is_a_text_where_one_is_wanted(tmp_path: Path) -> None:
+    words = ["--run.name", "2026", "--policy.revision", "1234567", "--run.dir=7", "--run.steps", "5", "--run.steps", "6"]
+    recipe = load_recipe(write(tmp_path, "r.toml", MINIMAL), words)
+    assert (recipe.run.name, recipe.policy.revision, recipe.run.dir, recipe.run.steps) == ("2026", "1234567", Path("7"), 6)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("dryrun", "did you mean --dry-run?"),
+        ("stepz", "did you mean --run.steps or --cold_start.steps?"),
+        ("groupsize", "did you mean --rollout.group_size?"),
+        ("qqq", "overrides are --section.key value"),
+    ],
+)
+def test_an_unknown_option_names_what_it_may_have_meant(name: str, meant: str) -> None:
+    assert closest_option(name, ["dry-run", "resume"]) == meant
 
 
 def test_an_unknown_recipe_names_the_closest_one() -> None:

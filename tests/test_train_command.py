@@ -95,7 +95,7 @@ def test_no_recipe_and_no_such_recipe(home: Path) -> None:
     refused = {
         (): "which recipe? --list shows them",
         ("quickstrat",): "no recipe 'quickstrat': did you mean 'quickstart'?",
-        ("quickstart", "--stepz", "3"): "unknown key 'stepz'",
+        ("quickstart", "--stepz", "3"): "unknown option --stepz: did you mean --run.steps",
         ("quickstart", "--run.steps"): "--run.steps has no value",
         ("quickstart", "extra"): "unexpected argument 'extra'",
     }

@@ -50,9 +50,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FlywheelError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     print(shown(findings))
     if args.json:
-        args.json.write_text(json.dumps([asdict(finding) for finding in findings], indent=2), "utf-8")
+        try:
+            args.json.write_text(json.dumps([asdict(finding) for finding in findings], indent=2), "utf-8")
+        except OSError as error:
+            print(f"error: --json {args.json}: can't be written: {error.strerror}", file=sys.stderr)
+            return 2
     bad = ("fail", "warn") if args.strict else ("fail",)
     return int(any(finding.level in bad for finding in findings))
 

@@ -66,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FlywheelError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
+    except KeyboardInterrupt:
+        return 130
     print(f"{args.out}: {done.num_rows} rows of {done.num_attempts} attempts")
     if done.num_weighted:
         print(f"{done.num_weighted} of them begin with a failure, told in messages with weight 0; TRL reads no weights: use --form tokens")

@@ -7,13 +7,14 @@ acted in; here what it wrote stays as it was.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flywheel.errors import ConfigError
+from flywheel.errors import ConfigError, FlywheelError
 from flywheel.inference.templates import Tools, template_of
 from flywheel.inference.tool_syntax import SAMPLE_CALL, ToolSyntax, syntax_of
 from flywheel.types import ToolCall
@@ -36,11 +37,35 @@ class Parsed:
     tool_calls: tuple[ToolCall, ...]
 
 
+@contextlib.contextmanager
+def loading(model: str | Path) -> Iterator[None]:
+    """Turn whatever transformers raises over a model that is not there, or not whole, into a clear error.
+
+    Raises:
+        ConfigError: the model can't be loaded.
+    """
+    try:
+        yield
+    except (FlywheelError, RuntimeError):  # a GPU that is full says nothing of the model
+        raise
+    except Exception as error:
+        why = next(iter(str(error).splitlines()), "").rstrip(" .:")
+        raise ConfigError(
+            f"policy.model: {str(model)!r} can't be loaded: {type(error).__name__}: {why}; "
+            "give a whole model's folder, the id of one on a hub that can be reached, or 'tiny'"
+        ) from error
+
+
 def load_tokenizer(model_dir: str | Path, **options: Any) -> PreTrainedTokenizerBase:
-    """Return the model's tokenizer; ``options`` go to `AutoTokenizer.from_pretrained`."""
+    """Return the model's tokenizer; ``options`` go to `AutoTokenizer.from_pretrained`.
+
+    Raises:
+        ConfigError: it can't be loaded.
+    """
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(str(model_dir), **options)
+    with loading(model_dir):
+        return AutoTokenizer.from_pretrained(str(model_dir), **options)
 
 
 class ChatFormat:
@@ -116,27 +141,30 @@ class ChatFormat:
         return tuple(rest) if after and after[-1] in (end, *self._known_ends) else (end, *rest)
 
     def render_action(self, action: str, tools: Tools = (), *, prompt: Sequence[int] | None = None) -> tuple[int, ...]:
-        """Return the completion ids of a canonical JSON action, in the family's own syntax, end-of-turn token included.
+        """Return the completion ids of an action, a call in the family's own syntax, end-of-turn token included.
 
         Args:
-            action: ``{"name": …, "arguments": {…}}``.
+            action: ``{"name": …, "arguments": {…}}``; where there are no tools, any text.
             tools: Their schemas.
             prompt: What comes before the completion; where that opens reasoning, it is closed. None is a first turn's.
 
         Raises:
             ValueError: not a canonical action, or one that the family's syntax can't say (it would not parse back).
         """
+        call: ToolCall | None = None
         try:
             data = json.loads(action)
             call = ToolCall(name=data["name"], arguments=dict(data["arguments"]))
         except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f'the action is {action!r}, expected {{"name": …, "arguments": {{…}}}}') from error
+            if tools:
+                raise ValueError(f'the action is {action!r}, expected {{"name": …, "arguments": {{…}}}}') from error
         opened = self._opened(prompt)
         no_reasoning = f"\n{_REASONING[opened]}\n\n" if opened else ""
-        ids = (*self._template.encode(no_reasoning + self._syntax.write(call)), self.end_id)
-        back = self.parse(ids, tools, prompt=prompt).tool_calls
-        if back != (call,):
-            raise ValueError(f"{action!r} written as {self.tool_format} reads back as {back!r}: the syntax can't say it")
+        ids = (*self._template.encode(no_reasoning + (action if call is None else self._syntax.write(call))), self.end_id)
+        back = self.parse(ids, tools, prompt=prompt)
+        if back.tool_calls != (() if call is None else (call,)) or (call is None and back.content.strip() != action.strip()):
+            said = back.tool_calls or back.content
+            raise ValueError(f"{action!r} written as {self.tool_format} reads back as {said!r}: the syntax can't say it")
         return ids
 
     def parse(self, token_ids: Sequence[int], tools: Tools = (), *, prompt: Sequence[int] | None = None) -> Parsed:

@@ -8,7 +8,7 @@ from typing import Any
 
 from flywheel.config import PolicyConfig
 from flywheel.errors import ConfigError
-from flywheel.inference.chat import ChatFormat, load_tokenizer
+from flywheel.inference.chat import ChatFormat, load_tokenizer, loading
 from flywheel.inference.templates import can_chat
 
 
@@ -33,7 +33,8 @@ def stop_token_ids(model: str | Path, policy: PolicyConfig) -> tuple[int, ...]:
     options = hub_options(policy)
     tokenizer = load_tokenizer(model, **options)
     ids = list(load_chat(model, policy).stop_token_ids) if can_chat(tokenizer) else [tokenizer.eos_token_id]
-    configs = [AutoConfig.from_pretrained(str(model), **options)]
+    with loading(model):
+        configs = [AutoConfig.from_pretrained(str(model), **options)]
     with contextlib.suppress(OSError):  # not every model has a generation_config.json
         configs.append(GenerationConfig.from_pretrained(str(model), **({"revision": policy.revision} if policy.revision else {})))
     for config in configs:
@@ -50,7 +51,8 @@ def context_length(model: str | Path, policy: PolicyConfig) -> int:
     """
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(str(model), **hub_options(policy)).get_text_config()
+    with loading(model):
+        config = AutoConfig.from_pretrained(str(model), **hub_options(policy)).get_text_config()
     length = getattr(config, "max_position_embeddings", None)
     if not isinstance(length, int):
         raise ConfigError(f"the configuration of {str(model)!r} has no max_position_embeddings: set engine.max_model_len")

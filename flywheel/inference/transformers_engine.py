@@ -22,6 +22,7 @@ import torch
 from flywheel.config import Recipe
 from flywheel.contracts import Completion, Sampling, WeightSync, WeightUpdate
 from flywheel.errors import InferenceError, InfraError
+from flywheel.inference.chat import loading
 from flywheel.inference.model_files import context_length, hub_options, stop_token_ids
 
 # Shape suffixes: B rows of a batch, T prompt positions, V vocabulary.
@@ -255,7 +256,8 @@ class TransformersEngine:
         policy = self._recipe.policy
         self.max_model_len = self._recipe.engine.max_model_len or context_length(self._model_name, policy)
         self._stop_ids = frozenset(stop_token_ids(self._model_name, policy))
-        self._model = self._read(self._model_name, **hub_options(policy))
+        with loading(self._model_name):
+            self._model = self._read(self._model_name, **hub_options(policy))
 
     def _read(self, source: str | Path, **options: Any) -> Any:
         from transformers import AutoModelForCausalLM

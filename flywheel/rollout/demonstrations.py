@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flywheel.errors import ConfigError, InfraError
+from flywheel.errors import ConfigError, FlywheelError, InfraError, described
 from flywheel.inference.chat import ChatFormat
 from flywheel.rollout.playing import imitation_row, play
 from flywheel.rollout.stage import Stage
@@ -48,12 +48,24 @@ async def play_demonstrations(
         await asyncio.gather(*(play_on() for _ in range(concurrency)))
     except NotImplementedError as error:
         raise ConfigError(f'demonstrations are needed (policy.model = "tiny", or cold_start.steps above 0), but {error}') from None
+    except FlywheelError:
+        raise
+    except Exception as error:  # plug-in code
+        raise ConfigError(f"demonstrate() raised {described(error)}; mend the environment") from error
     return [played[number] for number in sorted(played)]
 
 
 def demonstration_row(demonstration: Demonstration, chat: ChatFormat) -> Row:
-    """Return a demonstration as a cross-entropy row in the policy's own chat template; observations have mask 0."""
-    return imitation_row(demonstration.experience, demonstration.tools, chat)
+    """Return a demonstration as a cross-entropy row in the policy's own chat template; observations have mask 0.
+
+    Raises:
+        ConfigError: the policy's syntax can't say one of its actions.
+    """
+    try:
+        return imitation_row(demonstration.experience, demonstration.tools, chat)
+    except ValueError as error:
+        task = demonstration.experience.task
+        raise ConfigError(f"a demonstration of {task.env}/{task.family} can't be made a row: {error}") from error
 
 
 async def _play(stage: Stage, task: Task, actions: Sequence[str]) -> Demonstration:
@@ -66,6 +78,9 @@ async def _play(stage: Stage, task: Task, actions: Sequence[str]) -> Demonstrati
         played = await play(stage, task, [[action] for action in actions])
     except InfraError as error:
         raise ConfigError(f"a demonstration of {task.env}/{task.family} could not be played: {error}") from None
+    except Exception as error:  # plug-in code
+        said = described(error)
+        raise ConfigError(f"a demonstration of {task.env}/{task.family} could not be played: the environment raised {said}") from error
     verdict = played.verdict
     if verdict.outcome != "solved":
         raise ConfigError(

@@ -15,7 +15,7 @@ from typing import Any
 
 from flywheel.config import EnvironmentConfig, Recipe
 from flywheel.contracts import Verifier
-from flywheel.errors import ConfigError, InfraError
+from flywheel.errors import ConfigError, FlywheelError, InfraError, described
 from flywheel.registry import resolve
 from flywheel.tasks.source import environment_class
 from flywheel.tool_env import ToolEnv
@@ -135,7 +135,15 @@ def environment_maker(cls: Any, config: EnvironmentConfig) -> Callable[[], Any]:
 def _verifier(section: str, cls: Any, config: EnvironmentConfig) -> Verifier:
     name = config.verifier or getattr(cls, "verifier", None)
     if name is not None:
-        verifier: Verifier = resolve("verifiers", name)(**config.verifier_kwargs)
+        where = f"environments.{section}.verifier"
+        try:
+            verifier: Verifier = resolve("verifiers", name)(**config.verifier_kwargs)
+        except FlywheelError:
+            raise
+        except Exception as error:  # plug-in code
+            raise ConfigError(f"{where}: making {name!r} raised {described(error)}; mend it, or its verifier_kwargs") from error
+        if not isinstance(verifier, Verifier):
+            raise ConfigError(f"{where}: {name!r} makes {verifier!r}, expected name, version, verify and close (flywheel/contracts.py)")
         return verifier
     threshold = config.solved_threshold if config.solved_threshold is not None else getattr(cls, "solved_threshold", None)
     if threshold is None:

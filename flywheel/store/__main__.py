@@ -46,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (StoreError, duckdb.Error) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

@@ -6,7 +6,6 @@ Prose is compared for families without knobs only (files, data sets, model-writt
 
 from __future__ import annotations
 
-import json
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from flywheel.config import TasksConfig
 from flywheel.errors import ConfigError
+from flywheel.records import read_records
 from flywheel.tasks.similar import SimilarTexts, ngram_hashes
 from flywheel.types import Task
 
@@ -99,20 +99,24 @@ class Admission:
         return "near_duplicate" if self._drawn.nearest(task.prompt, but=key) is not None else None
 
     def _read(self, path: Path, identity: Callable[[Task], str | None]) -> None:
-        try:
-            lines = path.read_text("utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"tasks.decontaminate: {path} can't be read ({error}); give files of JSON lines") from None
-        for number, line in enumerate(filter(str.strip, lines), start=1):
-            try:
-                data: Any = json.loads(line)
-            except ValueError as error:
-                raise ConfigError(f"tasks.decontaminate: {path}:{number}: {error}") from None
-            texts = [data[field] for field in TEXT_FIELDS if isinstance(data, dict) and isinstance(data.get(field), str)]
+        """Take in an evaluation file.
+
+        Raises:
+            ConfigError: it can't be read, or a line of it has no text.
+        """
+
+        def texts_of(data: dict[str, Any]) -> list[str]:
+            texts = [data[field] for field in TEXT_FIELDS if isinstance(data.get(field), str)]
             if not texts:
-                raise ConfigError(f"tasks.decontaminate: {path}:{number}: expected an object with one of {', '.join(TEXT_FIELDS)}")
-            for text in texts:
-                self._evaluation_ngrams |= ngram_hashes(text, NGRAM)
-            self.bar((f"{path}:{number}.{at}", text) for at, text in enumerate(texts))
+                raise ValueError(f"expected an object with one of {', '.join(TEXT_FIELDS)}")
             if {"env", "prompt", "payload"} <= set(data) and (key := identity(Task.from_json(data))) is not None:
                 self._evaluation_keys.add(key)
+            return texts
+
+        try:
+            for number, texts in enumerate(read_records(path, texts_of), start=1):
+                for text in texts:
+                    self._evaluation_ngrams |= ngram_hashes(text, NGRAM)
+                self.bar((f"{path}:{number}.{at}", text) for at, text in enumerate(texts))
+        except ConfigError as error:
+            raise ConfigError(*(f"tasks.decontaminate: {problem}" for problem in error.problems)) from None

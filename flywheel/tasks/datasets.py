@@ -13,7 +13,7 @@ from flywheel.errors import ConfigError
 from flywheel.tasks.records import record_task
 from flywheel.types import Task
 
-_FORMATS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv"}
+DATA_FILES = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv"}
 _COLUMN = re.compile(r"\{([^{}]+)\}")
 
 
@@ -69,9 +69,9 @@ def _rows(config: DatasetConfig) -> Iterable[Mapping[str, Any]]:
     path = Path(config.path).expanduser()
     options = {"name": config.name, "split": config.split, "revision": config.revision}
     if path.is_file():
-        if path.suffix not in _FORMATS:
-            raise ValueError(f"expected a file that ends in {', '.join(_FORMATS)}")
-        rows = load_dataset(_FORMATS[path.suffix], data_files=str(path), split="train")
+        if path.suffix not in DATA_FILES:
+            raise ValueError(f"expected a file that ends in {', '.join(DATA_FILES)}")
+        rows = load_dataset(DATA_FILES[path.suffix], data_files=str(path), split="train")
     elif (path / "dataset_dict.json").is_file():
         rows = load_from_disk(str(path))[config.split]
     elif (path / "dataset_info.json").is_file() and (path / "state.json").is_file():

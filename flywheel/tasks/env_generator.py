@@ -29,6 +29,8 @@ class EnvGenerator:
         if isinstance(self.env, ToolEnv):
             return self.env.draw(seed)
         prompt, _ = self.env.reset(seed=seed)
+        if not isinstance(prompt, str):
+            raise TypeError(f"reset() returned {type(prompt).__name__} as its observation, expected the prompt, a text")
         return Task.create(env=self.family, family=self.family, prompt=prompt, payload={}, seed=seed)
 
     def demonstrate(self, task: Task) -> list[str]:

@@ -17,9 +17,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import gymnasium
+
 from flywheel.config import EnvironmentConfig, Recipe
 from flywheel.contracts import TaskGenerator, draw_params
-from flywheel.errors import ConfigError
+from flywheel.errors import ConfigError, FlywheelError, described
 from flywheel.registry import closest, resolve
 from flywheel.tasks.admission import Admission
 from flywheel.tasks.curriculum import Curriculum
@@ -115,7 +117,7 @@ class TaskSource:
             tasks.setdefault(family.generator.key(task), task)
         raise ConfigError(
             f"environment {env!r}: only {len(tasks)} different held-out tasks in {_MAX_DRAWS} draws, {count} asked for; "
-            "widen its knob ranges, raise tasks.heldout_share or lower evaluation.tasks_per_environment"
+            "widen its knob ranges (or give more tasks), raise tasks.heldout_share or lower evaluation.tasks_per_environment"
         )
 
     def demonstrations(self, seed: int, families: Sequence[Family] | None = None) -> Iterator[tuple[Task, list[str]]]:
@@ -248,19 +250,29 @@ class TaskSource:
         """Return a task of a split; `params` sets the knobs by seed, uniform in the recipe's ranges where absent."""
         # Held-out sets don't depend on the run's seed: runs of several seeds are compared on the same tasks.
         base = ("heldout",) if split == "heldout" else ("train", self._seed)
+        where = f"environment {family.env!r}, family {family.generator.family!r}"
+        why = ""
         for attempt in range(_MAX_DRAWS):
             seed = derive_seed(*base, family.env, family.generator.family, index, attempt)
             try:
                 chosen = params(seed) if params else draw_params(family.generator.knobs, family.ranges, seed)
                 task = family.generator.generate(chosen, seed)
-            except ValueError:  # these knobs have no task together
+            except ValueError as error:  # these knobs have no task together
+                why = f" (the last one failed: {described(error)})"
                 continue
+            except FlywheelError:
+                raise
+            except Exception as error:  # plug-in code
+                raise ConfigError(f"{where}: making a task raised {described(error)}; mend the environment") from error
+            if not isinstance(task, Task) or task.env != family.env:
+                got = f"one of environment {task.env!r}" if isinstance(task, Task) else repr(task)
+                raise ConfigError(f"{where}: it made {got}, expected a task (flywheel.types.Task) of environment {family.env!r}")
             if self._admitted(family, task, split, repeats=attempt >= _MAX_REPEATS):
                 return dataclasses.replace(task, split=split)
-        raise ConfigError(
-            f"environment {family.env!r}, family {family.generator.family!r}: no {split} task in {_MAX_DRAWS} draws; widen its knob ranges"
-            + (f" (refused so far: {dict(self.admission.refused)}, see [tasks])" if self.admission.refused else "")
-        )
+        widen = "widen its knob ranges" if family.generator.knobs else "it makes too few different ones"
+        if self.admission.refused:
+            why += f" (refused so far: {dict(self.admission.refused)}, see [tasks])"
+        raise ConfigError(f"{where}: no {split} task in {_MAX_DRAWS} draws; {widen}{why}")
 
 
 def _position(key: str) -> float:
@@ -317,7 +329,7 @@ def _families(name: str, config: EnvironmentConfig) -> list[Family]:
         return [Family(env=env, generator=RecordGenerator(*given, getattr(cls, "task_key", None)), share=config.weight, ranges={})]
     generators: Mapping[str, TaskGenerator] = cls.generators() if hasattr(cls, "generators") else {}
     if not generators:
-        return [Family(env=env, generator=EnvGenerator(env, cls(**config.kwargs)), share=config.weight, ranges={})]
+        return [Family(env=env, generator=EnvGenerator(env, _made(name, cls, config)), share=config.weight, ranges={})]
     unknown = set(config.families) - set(generators)
     if unknown:
         raise ConfigError(*(f"environments.{name}.families: no family {f!r}: {closest(f, list(generators))}" for f in sorted(unknown)))
@@ -327,6 +339,23 @@ def _families(name: str, config: EnvironmentConfig) -> list[Family]:
         Family(env=env, generator=generators[f], share=config.weight * (c.weight if c else 1.0) / total, ranges=c.knobs if c else {})
         for f, c in chosen.items()
     ]
+
+
+def _made(section: str, cls: Any, config: EnvironmentConfig) -> Any:
+    """Return an environment that makes its own tasks."""
+    try:
+        env = cls(**config.kwargs)
+    except FlywheelError:
+        raise
+    except Exception as error:  # plug-in code
+        raise ConfigError(f"environments.{section}: making the environment raised {described(error)}; mend it, or its kwargs") from error
+    space = getattr(env, "action_space", None)
+    if isinstance(space, gymnasium.Space) and (space.dtype is None or space.dtype.kind != "U"):
+        raise ConfigError(
+            f"environments.{section}: its action_space is {space}, and what a policy does is text: "
+            "expected flywheel.tool_env.UnicodeText (or gymnasium.spaces.Text), and a step() that reads it"
+        )
+    return env
 
 
 def _shown(family: Family, config: EnvironmentConfig) -> Family:

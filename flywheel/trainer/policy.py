@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from flywheel.config import PolicyConfig, TrainerConfig
 from flywheel.errors import ConfigError
+from flywheel.inference.chat import loading
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -62,9 +63,10 @@ def serving_dtype(policy: PolicyConfig, device: torch.device) -> torch.dtype:
 
 def load_tokenizer(policy: PolicyConfig, path: Path | str) -> PreTrainedTokenizerBase:
     """Return the tokenizer of a folder or hub id, with a padding token."""
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        str(path), revision=_revision(policy, path), trust_remote_code=policy.trust_remote_code
-    )
+    with loading(path):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            str(path), revision=_revision(policy, path), trust_remote_code=policy.trust_remote_code
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -73,8 +75,12 @@ def load_tokenizer(policy: PolicyConfig, path: Path | str) -> PreTrainedTokenize
 def load_policy(
     policy: PolicyConfig, path: Path | str, device: torch.device, dtype: torch.dtype, *, seed: int = 0
 ) -> PreTrainedModel | PeftModel:
-    """Return the model on a device, under a fresh LoRA adapter (seeded) when ``policy.lora.rank`` is above 0."""
-    with quiet_progress():
+    """Return the model on a device, under a fresh LoRA adapter (seeded) when ``policy.lora.rank`` is above 0.
+
+    Raises:
+        ConfigError: it can't be loaded, or has none of the adapter's target modules.
+    """
+    with quiet_progress(), loading(path):
         model = AutoModelForCausalLM.from_pretrained(
             str(path), revision=_revision(policy, path), trust_remote_code=policy.trust_remote_code, dtype=dtype
         )
@@ -82,7 +88,10 @@ def load_policy(
     if policy.lora.rank == 0:
         return model
     torch.manual_seed(seed)
-    return get_peft_model(model, lora_config(policy))
+    try:
+        return get_peft_model(model, lora_config(policy))
+    except ValueError as error:
+        raise ConfigError(f"policy.lora.target_modules is {policy.lora.target_modules!r}: {error}") from error
 
 
 def lora_config(policy: PolicyConfig) -> LoraConfig:

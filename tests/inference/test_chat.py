@@ -185,7 +185,16 @@ def test_an_action_that_the_syntax_cannot_say_is_refused() -> None:
     with pytest.raises(ValueError, match="can't say it"):
         FORMATS["tiny"].render_action('{"name": "f", "arguments": {"a": "12"}}')
     with pytest.raises(ValueError, match="expected"):
-        FORMATS["tiny"].render_action("submit it")
+        FORMATS["tiny"].render_action("submit it", TOOLS)
+
+
+def test_without_tools_any_text_is_an_action() -> None:
+    for chat in FORMATS.values():
+        ids = chat.render_action("left, then right")
+        assert ids[-1] == chat.end_id
+        assert (chat.parse(ids).content.strip(), chat.parse(ids).tool_calls) == ("left, then right", ())
+    with pytest.raises(ValueError, match="can't say it"):
+        FORMATS["tiny"].render_action("<tool_call><function=f></function></tool_call>")
 
 
 MALFORMED = {

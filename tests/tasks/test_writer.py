@@ -357,7 +357,7 @@ def test_a_bad_endpoint_and_bad_arguments_are_said(
     assert write.main([out, "--url", "x", "--model", "m", "--env", "lean"]) == 2
     assert "has no author" in capsys.readouterr().err
     assert write.main([str(tmp_path / "no" / "out.jsonl"), "--url", "x", "--model", "m"]) == 2
-    assert "there is no folder" in capsys.readouterr().err
+    assert "is there a folder" in capsys.readouterr().err
     assert write.main([out, "--url", "x", "--model", "m", "--sandbox", "bubblewrapp"]) == 2
     assert "did you mean 'bubblewrap'?" in capsys.readouterr().err
 
