@@ -3,6 +3,7 @@
 recipe.toml   the resolved recipe          metrics.jsonl, tables/   every figure
 journal.sqlite   everything that happened  checkpoints/step-N/      complete ones hold a COMPLETE marker
 store/     sealed shards of the journal    weights/   what the engine serves          logs/   the engine's output
+begun.json   the model that RL began with (flywheel/begun.py)
 """
 
 from __future__ import annotations

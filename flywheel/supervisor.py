@@ -7,8 +7,9 @@ from pathlib import Path
 
 from flywheel import sandbox
 from flywheel.background import BackgroundLoop
+from flywheel.begun import read_begun, write_begun
 from flywheel.contracts import WeightSync
-from flywheel.errors import RunStopped
+from flywheel.errors import ConfigError, RunStopped
 from flywheel.hindsight.anchors import families_with_references
 from flywheel.monitor import create_monitor
 from flywheel.monitor.progress import Progress
@@ -53,6 +54,7 @@ class Run:
             note = read_note(checkpoint) if checkpoint is not None else None
             attempt = journal.begin_attempt({"recipe": recipe.model_dump(mode="json")}, after_step=note.step if note else 0)
             progress = stack.enter_context(Progress(recipe.run.name, recipe.run.steps))
+            progress.line(f"run folder: {path}")
             monitor = create_monitor(recipe, path, resume=attempt > 1)
             stack.callback(monitor.close)
             sandbox.configure(recipe.sandbox)
@@ -65,13 +67,22 @@ class Run:
             if recipe.learning.anchor_floor > 0:
                 families_with_references(source)  # likewise
             maker = PolicyMaker(recipe, source, stage, self._background, progress)
-            base = maker.base_policy()
+            begun = read_begun(path)
+            model = begun.model if begun is not None and begun.is_there else None
+            base = model or maker.base_policy()
             # An adapter sits on the model that RL begins with, so the engine must start on that one. All weights arrive whole,
             # so there the engine starts in its own process while the cold start trains in this one.
-            begun = maker.cold_start(base) if weight_sync(recipe) == "lora" else None
-            serving = Serving.begin(recipe, begun or base, self._folder.logs, self._background, progress)
+            if model is None and weight_sync(recipe) == "lora":
+                model = maker.cold_start(base)
+            serving = Serving.begin(recipe, model or base, self._folder.logs, self._background, progress)
             stack.callback(lambda: self._background.close(serving.engine.close()))
-            model = begun or maker.cold_start(base)
+            model = model or maker.cold_start(base)
+            if begun is not None and not begun.is_there and Path(model).resolve() != Path(begun.model) and journal.has_batch(1):
+                raise ConfigError(
+                    f"{begun.model}, the model that {path} began with, is gone, and its environments have changed since, so that it can't "
+                    "be made again: put it back, or start a new run"
+                )
+            write_begun(path, recipe, model)
             progress.stage(f"waiting for the {serving.engine.name} engine")
             self._background.wait(serving.starting)
             service = ExperienceService(

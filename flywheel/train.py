@@ -20,6 +20,7 @@ from types import FrameType
 
 from flywheel import preflight, registry
 from flywheel.background import BackgroundLoop
+from flywheel.begun import flattened, refusals
 from flywheel.config import Recipe
 from flywheel.errors import ConfigError, FlywheelError, RunStopped
 from flywheel.memory_plan import memory_report
@@ -28,6 +29,7 @@ from flywheel.pipeline.plan import check_stages, plan_stages
 from flywheel.recipe import closest_option, load_recipe, shipped_recipes, split_overrides, to_toml
 from flywheel.run_folder import RunFolder, writing
 
+_MAX_SHOWN = 8
 _KINDS: tuple[tuple[registry.Kind, str], ...] = (("envs", "environments"), ("verifiers", "verifiers"), ("inference", "engines"))
 
 
@@ -55,7 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         recipe = load_recipe(args.recipe, overrides)
         old = RunFolder.resumed(recipe, args.run_dir, overrides) if args.resume else None
-        recipe = old.recipe if old else recipe
+        if old is not None:
+            _tell_differences(args.recipe, recipe, old)
+            recipe = old.recipe
         plans = plan_stages(recipe)
         root = old.path if old else args.run_dir or recipe.run.dir / recipe.run.name
         elsewhere = args.dry_run and recipe.placement.gpu_memory_gb is not None
@@ -63,6 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if problems := check_stages(plans, check) if plans else check(recipe):
             raise ConfigError(*problems)
         finished = finished_stages(plans, old.path) if old else {}
+        runs = {root / plan.name: plan.recipe for plan in plans if plan.kind == "train"} if plans else {root: recipe}
+        if old and (problems := [problem for path, of_run in runs.items() for problem in refusals(path, of_run)]):
+            raise ConfigError(*problems)
         if args.dry_run:
             for number, plan in enumerate(plans, start=1):
                 print(f"# stage {number} {plan}{' (finished)' if plan.name in finished else ''}")
@@ -80,6 +87,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # nothing has been started
         return 128 + signal.SIGINT
     return _guarded(folder)
+
+
+def _tell_differences(name: str, given: Recipe, old: RunFolder) -> None:
+    """A run goes on by its own recipe: whoever has changed the file that it was started by should know."""
+    sides = [dict(flattened(recipe.model_dump(mode="json"))) for recipe in (given, old.recipe)]
+    keys = [key for key in sides[0] | sides[1] if sides[0].get(key) != sides[1].get(key)]
+    if keys:
+        shown = ", ".join(keys[:_MAX_SHOWN]) + (f" and {len(keys) - _MAX_SHOWN} more" if len(keys) > _MAX_SHOWN else "")
+        print(f"note: {old.path} goes on by its own recipe.toml; {name} differs in {shown}; --KEY VALUE changes one", file=sys.stderr)
 
 
 def print_names() -> None:

@@ -36,7 +36,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "rollout verify routes",
         "hindsight router serving",
         "trainer export",
-        "recipe_names memory_plan prepare evaluation batches service",
+        "recipe_names memory_plan prepare begun evaluation batches service",
         "preflight distill",
         "supervisor",
         "pipeline",

@@ -193,6 +193,12 @@ def test_sigterm_leaves_a_checkpoint_and_a_run_that_resume_finishes(home: Path, 
     assert list(read_metrics(run)) == [0, 1, 2, 3]
 
     again = said.split("go on with: python -m flywheel.train ", 1)[1].split("\n", 1)[0].split()
+    recipe = (run / "recipe.toml").read_text("utf-8")
+    refused = ran("train", *again, "--policy.lora.rank", "4", "--run.steps", "2", cwd=home)
+    assert refused.returncode == 2
+    assert "policy.lora.rank is 4, and runs/pick-2 began with 0: leave it as it was" in refused.stderr
+    assert "run.steps is 2, and runs/pick-2 has trained 3 steps already" in refused.stderr
+    assert (run / "recipe.toml").read_text("utf-8") == recipe  # or no later start could go on
     succeeded("train", *again, cwd=home)
     versions = [f"1.{step}" for step in (1, 2, 3)] + [f"2.{step}" for step in range(4, STEPS + 1)]
     assert list(step_reports(run)) == versions
@@ -216,7 +222,10 @@ def test_after_sigkill_recorded_batches_are_replayed_as_recorded(home: Path, tmp
     (recorded,) = [batch for batch in records(run, "batch") if batch["step"] == 3]
     first = step_reports(run)["1.3"]["metrics"]
 
-    done = succeeded("train", *pick_words(home), "--run-dir", str(run), "--resume", cwd=home)
+    # Whoever mends an environment would get another tiny model, and tokenizer, if it were made again; a changed section does the same.
+    again = [*pick_words(home), "--environments.pick.weight", "2", "--run-dir", str(run), "--resume"]
+    done = succeeded("train", *again, cwd=home)
+    assert "cold start" not in done.stdout
     assert "step 3: training on the batch that the journal holds" in done.stdout + done.stderr
     assert [batch for batch in records(run, "batch") if batch["step"] == 3] == [recorded]
     reports = step_reports(run)

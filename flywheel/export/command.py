@@ -26,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     steps = re.fullmatch(r"(\d+)(?:-(\d+))?", args.steps) if args.steps else None
     if args.steps and steps is None:
         parser.error(f"--steps is {args.steps!r}, expected FIRST-LAST or one step")
+    if steps and steps[2] and int(steps[2]) < int(steps[1]):
+        parser.error(f"--steps is {args.steps!r}, expected the first step before the last")
     if args.pairs_per_task < 1:
         parser.error(f"--pairs-per-task is {args.pairs_per_task}, expected at least 1")
     if args.kind == "dpo" and args.outcome:

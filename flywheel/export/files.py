@@ -19,6 +19,9 @@ from datasets.arrow_writer import ArrowWriter, ParquetWriter
 from flywheel.errors import ConfigError
 from flywheel.run_folder import writing
 
+# Nobody who ends a name so means a folder.
+_NO_FOLDER = (".json", ".csv", ".tsv", ".txt", ".arrow", ".gz", ".zst", ".zip")
+
 
 def check_out(out: Path, *, overwrite: bool) -> None:
     """Refuse a place that is taken, or that can't be.
@@ -26,6 +29,12 @@ def check_out(out: Path, *, overwrite: bool) -> None:
     Raises:
         ConfigError: the message says why.
     """
+    if out.suffix in _NO_FOLDER:
+        raise ConfigError(f"{out}: no such format {out.suffix!r}; expected a name that ends in .jsonl or .parquet, or a folder's")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{out}: its folder can't be made: {error.strerror}; name another place") from None
     if out.exists() and not overwrite:
         raise ConfigError(f"{out} is there already: name another place, or say --overwrite")
     if out.is_dir() != (out.suffix not in (".jsonl", ".parquet")) and out.exists():
