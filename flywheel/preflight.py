@@ -61,6 +61,11 @@ def _environment_problems(recipe: Recipe) -> Iterator[str]:
                 f'environments.{name}: demonstrations are needed (policy.model = "tiny", or cold_start.steps above 0), and '
                 f"{cls.__name__} has none; define demonstrate(task)"
             )
+        if config.weight > 0 and needs_demonstrations and (config.tasks_file is not None or config.dataset is not None):
+            yield (
+                f'environments.{name}: demonstrations are needed (policy.model = "tiny", or cold_start.steps above 0), and task records '
+                "carry none: set cold_start.steps = 0 and give a model that needs none"
+            )
         lacks, section_lacks = getattr(cls, "lacks", None), getattr(cls, "section_lacks", None)
         if config.weight > 0 and lacks is not None:
             yield from (f"environments.{name}: {lack}" for lack in lacks())

@@ -20,6 +20,7 @@ from flywheel.model_shape import HUB_ID
 from flywheel.registry import Kind, closest, names, resolve
 from flywheel.rollout.stage import clashes
 from flywheel.tasks.datasets import DATA_FILES
+from flywheel.tasks.source import file_problems
 
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
 
@@ -119,8 +120,13 @@ def _environment_problems(section: str, config: EnvironmentConfig, classes: list
             "(solved = return of at least this), or name a verifier"
         )
     yield from _format_problems(where, cls, config)
+    if config.families and (config.tasks_file is not None or config.dataset is not None):
+        yield f"{where}.families: they are the generators', and the tasks come from a file or a data set here; keep one"
     if config.tasks_file is not None:
-        yield from _file_problems(config.tasks_file, f"{where}.tasks_file")
+        unreadable = list(_file_problems(config.tasks_file, f"{where}.tasks_file"))
+        yield from unreadable
+        if not unreadable and config.tasks_format in (None, *getattr(cls, "record_formats", ())):
+            yield from file_problems(section, config)
     elif config.dataset is not None:
         yield from _dataset_problems(config.dataset.path, f"{where}.dataset.path")
     else:

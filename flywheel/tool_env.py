@@ -125,6 +125,14 @@ class ToolEnv(gymnasium.Env[str, str]):
         return content_id(task.prompt, task.payload)
 
     @classmethod
+    def check_record(cls, task: Task) -> None:
+        """Refuse a task record with a payload that the environment or its verifier can't read, before anything starts.
+
+        Raises:
+            ValueError: the message says what is wrong with it.
+        """
+
+    @classmethod
     def author(cls) -> TaskAuthor | None:
         """Return what turns a model's text into tasks of this environment; None where models write none for it."""
         return None

@@ -154,6 +154,33 @@ def test_a_model_that_knows_how_to_answer_needs_no_demonstrations(tmp_path: Path
     assert problems({"x": {"use": f"{TOY}:SilentEnv", "solved_threshold": 1}}, policy={"model": str(tmp_path)}) == []
 
 
+@pytest.mark.parametrize(
+    ("env", "line", "expected"),
+    [
+        ("code", "{bad", "tasks.jsonl:2: Expecting property name"),
+        ("code", '{"prompt": "x"}', "tasks.jsonl:2: task record: missing fields ['payload']"),
+        ("code", '{"prompt": "x", "payload": {}}', "tasks.jsonl:2: code payload: entry_point is missing"),
+        ("lean", '{"prompt": "x", "payload": {"statment": ""}}', "unknown field 'statment'; did you mean 'statement'?"),
+        ("chemistry", '{"prompt": "x", "payload": {"constraints": [{"kind": "formla"}]}}', "has no known kind; known: "),
+    ],
+)
+def test_a_tasks_file_is_read_before_anything_starts(tmp_path: Path, env: str, line: str, expected: str) -> None:
+    (tmp_path / "tasks.jsonl").write_text(f"\n{line}\n")
+    (tmp_path / "config.json").touch()
+    found = problems({env: {"tasks_file": "tasks.jsonl"}}, policy={"model": str(tmp_path)}, sandbox={"backend": "unsafe"})
+    assert any(problem.startswith(f"environments.{env}.tasks_file: ") and expected in problem for problem in found), found
+
+
+def test_task_records_show_a_tiny_model_nothing(tmp_path: Path) -> None:
+    (tmp_path / "tasks.jsonl").write_text('{"prompt": "x", "payload": {}}\n')
+    section = {"use": f"{TOY}:SumsEnv", "tasks_file": "tasks.jsonl"}
+    (problem,) = problems({"x": section})
+    assert "task records carry none: set cold_start.steps = 0" in problem
+    (tmp_path / "config.json").touch()
+    (problem,) = problems({"x": {**section, "families": {"small": {}}}}, policy={"model": str(tmp_path)})
+    assert "environments.x.families: they are the generators'" in problem
+
+
 def test_an_empty_tasks_file(tmp_path: Path) -> None:
     (tmp_path / "tasks.jsonl").write_text("\n \n")
     (problem,) = problems({"x": {"use": f"{TOY}:SumsEnv", "tasks_file": "tasks.jsonl"}})

@@ -131,6 +131,11 @@ def test_a_resolved_recipe_reads_back_as_itself(tmp_path: Path, name: str) -> No
     assert load_recipe(write(tmp_path, "r.toml", to_toml(recipe))) == recipe
 
 
+def test_arguments_that_are_no_finite_number_read_back_too(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, "r.toml", MINIMAL), ["--environments.code.kwargs.most", "inf"])
+    assert load_recipe(write(tmp_path, "r.toml", to_toml(recipe))).environments["code"].kwargs == {"most": float("inf")}
+
+
 def test_a_deterministic_run_can_not_run_ahead(tmp_path: Path) -> None:
     path = tmp_path / "a.toml"
     path.write_text("[run]\ndeterministic = true\n[environments.code]\n")

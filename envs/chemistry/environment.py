@@ -16,6 +16,7 @@ from flywheel.envs.chemistry.library import library_path
 from flywheel.envs.chemistry.relabel import ChemistryRelabeller, answer_keys
 from flywheel.tool_env import ToolEnv
 from flywheel.types import Task, Trajectory, Verdict, to_json
+from flywheel.verifiers.chemistry_judge import compile_task
 from flywheel.verifiers.chemistry_pool import Reply, WorkerPool, acquire_shared, release_shared
 
 MAX_SENT_CHARS = 3_000
@@ -38,6 +39,11 @@ class ChemistryEnv(ToolEnv):
     def task_key(cls, task: Task) -> str:
         """Return the canonical key of a task record."""
         return families()["formula"].key(task)  # every family's is the same function of the constraints
+
+    @classmethod
+    def check_record(cls, task: Task) -> None:
+        """Refuse constraints that are none."""
+        compile_task(task.payload)
 
     @classmethod
     def feedback(cls, task: Task, verdict: Verdict) -> str:

@@ -85,6 +85,11 @@ class CodeEnv(ToolEnv):
         return content_id("tests", task.payload.get("entry_point"), sorted(map(content_id, tests))) if tests else content_id(task.prompt)
 
     @classmethod
+    def check_record(cls, task: Task) -> None:
+        """Refuse a payload that is no code task's."""
+        CodePayload.read(task.payload)
+
+    @classmethod
     def section_lacks(cls, config: EnvironmentConfig, backend: str) -> list[str]:
         """Name the programs that answers to the section's task records need, where sandboxes have the host's programs."""
         if config.tasks_file is None or not config.tasks_file.is_file() or backend not in HOSTS_PROGRAMS:

@@ -63,6 +63,11 @@ class LeanEnv(ToolEnv):
             return super().task_key(task)
 
     @classmethod
+    def check_record(cls, task: Task) -> None:
+        """Refuse a payload that is no Lean task's."""
+        LeanPayload.read(task.payload)
+
+    @classmethod
     def relabellers(cls) -> Sequence[Relabeller]:
         """Return what makes theorems of failed attempts."""
         from flywheel.envs.lean.relabel import SubgoalRelabeller  # it plays attempts through this environment

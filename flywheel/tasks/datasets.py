@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from flywheel.config import DatasetConfig
 from flywheel.errors import ConfigError
-from flywheel.tasks.records import record_task
+from flywheel.registry import closest
+from flywheel.tasks.records import Check, Convert, record_task
 from flywheel.types import Task
 
 DATA_FILES = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv"}
 _COLUMN = re.compile(r"\{([^{}]+)\}")
 
 
-Convert = Callable[[dict[str, Any]], Mapping[str, Any]]
-
-
-def dataset_tasks(config: DatasetConfig, env: str, key: str, convert: Convert = dict) -> list[Task]:
+def dataset_tasks(config: DatasetConfig, env: str, key: str, convert: Convert = dict, check: Check | None = None) -> list[Task]:
     """Return the rows of a data set as tasks, in order.
 
     Args:
@@ -28,6 +26,7 @@ def dataset_tasks(config: DatasetConfig, env: str, key: str, convert: Convert = 
         env: The environment that they are for.
         key: The section's name, for messages.
         convert: Makes a task record of a row of another shape.
+        check: Raises a `ValueError` for a task that the environment can't read.
 
     Raises:
         ConfigError: the data set can't be loaded, or a row makes no task.
@@ -35,11 +34,12 @@ def dataset_tasks(config: DatasetConfig, env: str, key: str, convert: Convert = 
     try:
         rows = _rows(config)
     except Exception as error:  # datasets raises all sorts of things for what is not there
-        raise ConfigError(f"{key}: {config.path!r} can't be loaded: {type(error).__name__}: {error}") from error
+        why = error.__cause__ or error  # of a file that can't be read, datasets itself says no more than that
+        raise ConfigError(f"{key}: {config.path!r} can't be loaded: {type(why).__name__}: {why}") from error
     tasks = []
     for number, row in enumerate(rows):
         try:
-            tasks.append(row_task(config, row, env, convert))
+            tasks.append(row_task(config, row, env, convert, check))
         except (ValueError, TypeError) as error:
             raise ConfigError(f"{key}: row {number} of {config.path!r}: {error}") from None
     if not tasks:
@@ -47,7 +47,7 @@ def dataset_tasks(config: DatasetConfig, env: str, key: str, convert: Convert = 
     return tasks
 
 
-def row_task(config: DatasetConfig, row: Mapping[str, Any], env: str, convert: Convert = dict) -> Task:
+def row_task(config: DatasetConfig, row: Mapping[str, Any], env: str, convert: Convert = dict, check: Check | None = None) -> Task:
     """Return one row's task.
 
     Raises:
@@ -58,9 +58,9 @@ def row_task(config: DatasetConfig, row: Mapping[str, Any], env: str, convert: C
         for name in ("payload", "params"):  # a column of mappings of different keys is kept as JSON
             if isinstance(record.get(name), str):
                 record[name] = json.loads(record[name])
-        return record_task(convert(record), env)
+        return record_task(convert(record), env, check)
     prompt = _filled(config.prompt or "{prompt}", row)
-    return record_task({"prompt": prompt, "payload": _filled(config.payload or {}, row)}, env)
+    return record_task({"prompt": prompt, "payload": _filled(config.payload or {}, row)}, env, check)
 
 
 def _rows(config: DatasetConfig) -> Iterable[Mapping[str, Any]]:
@@ -73,7 +73,10 @@ def _rows(config: DatasetConfig) -> Iterable[Mapping[str, Any]]:
             raise ValueError(f"expected a file that ends in {', '.join(DATA_FILES)}")
         rows = load_dataset(DATA_FILES[path.suffix], data_files=str(path), split="train")
     elif (path / "dataset_dict.json").is_file():
-        rows = load_from_disk(str(path))[config.split]
+        splits = load_from_disk(str(path))
+        if config.split not in splits:
+            raise ValueError(f"no split {config.split!r}: {closest(config.split, list(splits))}")
+        rows = splits[config.split]
     elif (path / "dataset_info.json").is_file() and (path / "state.json").is_file():
         rows = load_from_disk(str(path))
     else:

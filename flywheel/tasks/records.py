@@ -61,31 +61,38 @@ class RecordGenerator:
         """Accept: without a reference solution there is nothing to try."""
 
 
-def task_records(path: Path, env: str, convert: Callable[[dict[str, Any]], Mapping[str, Any]] = dict) -> list[Task]:
+Convert = Callable[[dict[str, Any]], Mapping[str, Any]]
+Check = Callable[[Task], None]
+
+
+def task_records(path: Path, env: str, convert: Convert = dict, check: Check | None = None) -> list[Task]:
     """Return the tasks in a file of records (JSON lines).
 
     Args:
         path: The file.
         env: The environment that it belongs to.
         convert: Makes a task record of a record of another shape.
+        check: Raises a `ValueError` for a task that the environment can't read.
 
     Raises:
         ConfigError: a line is not a task record of the environment, or the file has none.
     """
-    tasks = list(read_records(path, lambda record: record_task(convert(record), env)))
+    tasks = list(read_records(path, lambda record: record_task(convert(record), env, check)))
     if not tasks:
         raise ConfigError(f"{path}: no task records")
     return tasks
 
 
-def record_task(record: Mapping[str, Any], env: str) -> Task:
+def record_task(record: Mapping[str, Any], env: str, check: Check | None = None) -> Task:
     """Return a task record's task.
 
     Raises:
-        ValueError: it is malformed, or of another environment.
+        ValueError: it is malformed, of another environment, or `check` refuses it.
         TypeError: it is no mapping.
     """
     task = Task.from_json({"env": env, **record})
     if task.env != env:
         raise ValueError(f"env is {task.env!r}, but the records belong to the environment {env!r}")
+    if check is not None:
+        check(task)
     return task

@@ -306,6 +306,17 @@ def environment_class(name: str, config: EnvironmentConfig) -> Any:
     return resolve("envs", config.use or name)
 
 
+def file_problems(section: str, config: EnvironmentConfig) -> Iterator[str]:
+    """Yield what is wrong with a section's ``tasks_file``."""
+    if config.tasks_file is not None:
+        cls = environment_class(section, config)
+        convert, check = _converter(section, cls, config.tasks_format), getattr(cls, "check_record", None)
+        try:
+            task_records(config.tasks_file, getattr(cls, "name", section), convert, check)
+        except ConfigError as error:
+            yield from (f"environments.{section}.tasks_file: {problem}" for problem in error.problems)
+
+
 def _converter(section: str, cls: Any, name: str | None) -> Callable[[dict[str, Any]], Mapping[str, Any]]:
     if name is None:
         return dict
@@ -320,11 +331,12 @@ def _families(name: str, config: EnvironmentConfig) -> list[Family]:
     cls = environment_class(name, config)
     env = getattr(cls, "name", name)
     convert = _converter(name, cls, config.tasks_format)
+    check = getattr(cls, "check_record", None)
     given: tuple[str, list[Task]] | None = None
     if config.tasks_file is not None:
-        given = config.tasks_file.stem, task_records(config.tasks_file, env, convert)
+        given = config.tasks_file.stem, task_records(config.tasks_file, env, convert, check)
     elif config.dataset is not None:
-        given = Path(config.dataset.path).stem, dataset_tasks(config.dataset, env, f"environments.{name}.dataset", convert)
+        given = Path(config.dataset.path).stem, dataset_tasks(config.dataset, env, f"environments.{name}.dataset", convert, check)
     if given is not None:
         return [Family(env=env, generator=RecordGenerator(*given, getattr(cls, "task_key", None)), share=config.weight, ranges={})]
     generators: Mapping[str, TaskGenerator] = cls.generators() if hasattr(cls, "generators") else {}

@@ -200,6 +200,10 @@ def test_a_place_that_is_taken_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is there already"):
         check_out(tmp_path / "a.jsonl", overwrite=False)
     check_out(tmp_path / "a.jsonl", overwrite=True)
+    with pytest.raises(ConfigError, match=r"no such format '\.csv'; expected a name that ends in \.jsonl or \.parquet"):
+        check_out(tmp_path / "a.csv", overwrite=False)
+    with pytest.raises(ConfigError, match="its folder can't be made"):
+        check_out(tmp_path / "a.jsonl" / "b.jsonl", overwrite=False)
     with pytest.raises(ConfigError, match="holds no data set, so it is not replaced"):
         check_out(tmp_path / "photos", overwrite=True)
 

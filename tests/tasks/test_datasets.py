@@ -75,6 +75,15 @@ def test_what_is_wrong_is_said(tmp_path: Path, config: dict[str, object], messag
         load(tmp_path / str(config["path"]), **{name: value for name, value in config.items() if name != "path"})
 
 
+def test_a_split_that_is_not_there_and_a_file_that_is_broken(tmp_path: Path) -> None:
+    datasets.DatasetDict({"validation": datasets.Dataset.from_list(ROWS)}).save_to_disk(str(tmp_path / "splits"))
+    with pytest.raises(ConfigError, match=r"no split 'validaton': did you mean 'validation'\?"):
+        load(tmp_path / "splits", split="validaton")
+    (tmp_path / "ragged.csv").write_text("question,answer\na,b\nc,d,e\n")
+    with pytest.raises(ConfigError, match="Expected 2 fields in line 3, saw 3"):
+        load(tmp_path / "ragged.csv")
+
+
 def test_a_file_and_a_data_set_are_one_too_many() -> None:
     environments = {"n": {"use": "x:Y", "tasks_file": "a.jsonl", "dataset": {"path": "b"}}}
     with pytest.raises(ValueError, match="keep one"):
