@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from flywheel.config import Recipe
+from flywheel.config import FROM_STAGE, Recipe
 from flywheel.run_folder import writing
 from flywheel.trainer.checkpoints import checkpoint_step, latest_checkpoint
 
@@ -59,7 +59,8 @@ def refusals(run_dir: Path, recipe: Recipe) -> Iterator[str]:
     begun = read_begun(run_dir)
     made_by = {} if begun is None else begun.made_by
     for key, value in _made_by(recipe).items():
-        if made_by.get(key, value) != value:
+        is_made = key == "policy.model" and (value.startswith(FROM_STAGE) or (Path(value) / "recipe.toml").is_file())
+        if made_by.get(key, value) != value and not is_made:  # of a stage's model its marker knows
             yield f"{key} is {value!r}, and {run_dir} began with {made_by[key]!r}: leave it as it was, or start a new run"
     checkpoint = latest_checkpoint(run_dir)
     trained = 0 if checkpoint is None else checkpoint_step(checkpoint)

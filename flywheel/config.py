@@ -14,6 +14,8 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 from flywheel.learning_config import LearningConfig as LearningConfig
 from flywheel.sections import Section as Section
 
+FROM_STAGE = "stage:"  # what ``policy.model`` begins with where an earlier stage made it
+
 
 class RunConfig(Section):
     """``[run]``: what this run is and how long it goes on."""

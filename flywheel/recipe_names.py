@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from flywheel.config import EnvironmentConfig, Recipe
 from flywheel.contracts import TaskGenerator
@@ -145,11 +145,11 @@ def _look_up(kind: Kind, name: str, where: str) -> tuple[Any, list[str]]:
 def _kwargs_problems(maker: Any, kwargs: Mapping[str, Any], where: str, what: str) -> Iterator[str]:
     """Yield what is wrong with the arguments that a recipe passes to a class; of their types, only plain ones are looked at."""
     try:
-        parameters = inspect.signature(maker).parameters.values()
-        hints = get_type_hints(maker.__init__ if isinstance(maker, type) else maker)
+        parameters = inspect.signature(maker, eval_str=True).parameters.values()
     except Exception:  # noqa: BLE001 - not every class tells, and annotations of a plug-in may name anything
         return
     known = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "judge"]
+    hints = {p.name: p.annotation for p in parameters}
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
     for name, value in kwargs.items():
         if name not in known and not takes_all:

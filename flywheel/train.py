@@ -67,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if problems := check_stages(plans, check) if plans else check(recipe):
             raise ConfigError(*problems)
         finished = finished_stages(plans, old.path) if old else {}
-        runs = {root / plan.name: plan.recipe for plan in plans if plan.kind == "train"} if plans else {root: recipe}
+        going = [plan for plan in plans if plan.kind == "train" and plan.name not in finished]
+        runs = {root / plan.name: plan.recipe for plan in going} if plans else {root: recipe}
         if old and (problems := [problem for path, of_run in runs.items() for problem in refusals(path, of_run)]):
             raise ConfigError(*problems)
         if args.dry_run:

@@ -51,7 +51,7 @@ class Discrete(Echo):
 
     def __init__(self) -> None:
         super().__init__()
-        self.action_space = gymnasium.spaces.Discrete(3)
+        self.action_space = gymnasium.spaces.Discrete(3)  # type: ignore[assignment]
 
 
 class OldEnv(ToolEnv):
@@ -85,7 +85,7 @@ class Drawer(ToolEnv):
         env = "dresser" if self.mood == "another" else "drawer"
         return Task.create(env=env, family="drawer", prompt="Open.", payload={}, seed=seed)
 
-    def count(self, upto: int) -> int:  # type: ignore[override]
+    def count(self, upto: int) -> int:
         """Count."""
         return upto + 1
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from flywheel.config import FamilyConfig, Recipe, StageConfig
+from flywheel.config import FROM_STAGE, FamilyConfig, Recipe, StageConfig
 from flywheel.distill.sets import parse_set
 from flywheel.errors import ConfigError
 from flywheel.recipe import changed
@@ -20,7 +20,6 @@ from flywheel.trainer.checkpoints import latest_checkpoint
 from flywheel.types import content_id
 
 Kind = Literal["train", "collect", "distill"]
-FROM_STAGE = "stage:"
 # What a machine needs and what a person watches does not change what a stage's result is.
 _NOT_ITS_RESULT = {"engine", "placement", "sandbox", "store", "monitor", "evaluation", "stages"}
 _NOT_OF_THE_RUN = {"name", "dir", "cache_dir", "keep_checkpoints", "checkpoint_every"}
@@ -78,12 +77,14 @@ def plan_stages(recipe: Recipe) -> list[StagePlan]:
     """
     plans: dict[str, StagePlan] = {}
     problems: list[str] = []
+    broken: dict[str, Kind] = {}
     for config in recipe.stages:
         try:
             if config.name in plans:
                 raise ConfigError("another stage has this name; give each its own")
-            plans[config.name] = _plan(recipe, config, plans)
+            plans[config.name] = _plan(recipe, config, plans, broken)
         except ConfigError as error:
+            broken.setdefault(config.name, config.kind)
             problems += [f"stages.{config.name}: {problem}" for problem in error.problems]
     if problems:
         raise ConfigError(*problems)
@@ -102,18 +103,25 @@ def check_stages(plans: Sequence[StagePlan], check: Callable[[Recipe], Sequence[
     return [problem if len(names) == len(plans) else f"stages.{', '.join(names)}: {problem}" for problem, names in found.items()]
 
 
-def _plan(base: Recipe, config: StageConfig, before: Mapping[str, StagePlan]) -> StagePlan:
+def _plan(base: Recipe, config: StageConfig, before: Mapping[str, StagePlan], broken: Mapping[str, Kind]) -> StagePlan:
+    """Return a stage's plan.
+
+    Raises:
+        ConfigError: what is wrong with it; nothing, where all that is wrong is in a stage that it builds on.
+    """
     changes: dict[str, Any] = {**config.changes, "stages": []}
-    names_model = "model" in config.changes.get("policy", {})
-    if names_model and "steps" not in config.changes.get("cold_start", {}):
-        changes["cold_start"] = {**config.changes.get("cold_start", {}), "steps": 0}
+    cold_start = config.changes.get("cold_start", {})
+    if "model" in _said(config, "policy") and isinstance(cold_start, Mapping) and "steps" not in cold_start:
+        changes["cold_start"] = {**cold_start, "steps": 0}
     recipe = changed(base, changes)
     if config.only:
         recipe = _only(recipe, config.only)
-    _check_kind(config, recipe, before)
+    _check_kind(config, recipe, before, broken)
     model = recipe.policy.model
     start = model.removeprefix(FROM_STAGE) if model.startswith(FROM_STAGE) else None
     root_model = model
+    if broken.get(start or "", "collect") != "collect" or any(broken.get(source) == "collect" for source in config.sources):
+        raise ConfigError
     if start is not None:
         if start not in before or before[start].kind == "collect":
             makers = [name for name, plan in before.items() if plan.kind != "collect"]
@@ -134,13 +142,19 @@ def _plan(base: Recipe, config: StageConfig, before: Mapping[str, StagePlan]) ->
     )
 
 
-def _check_kind(config: StageConfig, recipe: Recipe, before: Mapping[str, StagePlan]) -> None:
+def _said(config: StageConfig, section: str) -> Mapping[str, Any]:
+    """Return what a stage says of a section; nothing where that is no section, which `changed` refuses."""
+    said = config.changes.get(section)
+    return said if isinstance(said, Mapping) else {}
+
+
+def _check_kind(config: StageConfig, recipe: Recipe, before: Mapping[str, StagePlan], broken: Mapping[str, Kind]) -> None:
     problems = []
     if config.sources and config.kind != "distill":
         problems.append(f"sources are a distill stage's, and this is a {config.kind} stage; leave them out")
     collectors = [name for name, plan in before.items() if plan.kind == "collect"]
     for source in config.sources:
-        if source not in collectors:
+        if source not in collectors and broken.get(source) != "collect":
             problems.append(f"sources: no earlier collect stage {source!r}: {closest(source, collectors)}")
     if config.kind == "distill" and recipe.cold_start.steps == 0:
         problems.append("a distill stage trains cold_start.steps steps, and these are 0; say how many")

@@ -117,8 +117,9 @@ class Pipeline:
                 figures=result.figures,
             )
             write_note(folder, notes[plan.name])
-        self._console.print(table_of([notes[plan.name] for plan in self._plans]))
-        if last := next((note for note in reversed(notes.values()) if note.model is not None), None):
+        in_order = [notes[plan.name] for plan in self._plans]
+        self._console.print(table_of(in_order))
+        if last := next((note for note in reversed(in_order) if note.model is not None), None):
             self._console.print(f"the last model: {self._root / last.name / str(last.model)}")
 
     def _perform(self, plan: StagePlan, notes: Mapping[str, StageNote]) -> StageResult:

@@ -14,6 +14,7 @@ import pytest
 
 from flywheel import preflight
 from flywheel.background import BackgroundLoop
+from flywheel.begun import write_begun
 from flywheel.config import Recipe
 from flywheel.errors import ConfigError, RunStopped
 from flywheel.pipeline.marker import MARKER, finished_stages, read_note
@@ -178,8 +179,18 @@ def test_every_mistake_is_said_at_once_with_its_stage(tmp_path: Path) -> None:
         plan_stages(load(tmp_path, text=RECIPE.replace('policy.model = "stage:lists"', 'distill.sets = ["pairs.csv"]')))
 
 
+def test_what_is_wrong_with_a_stage_is_not_said_of_those_that_build_on_it(tmp_path: Path) -> None:
+    for stage, key, value in (("cold", "run.steps", "true"), ("lists", "policy", "3"), ("take", "distill.keep", "0")):
+        with pytest.raises(ConfigError) as caught:
+            plan_stages(load(tmp_path, f"--stages.{stage}.{key}", value))
+        (problem,) = caught.value.problems
+        assert problem.startswith(f"stages.{stage}: {key}")
+
+
 def test_what_the_machine_lacks_is_said_of_the_stages_that_need_it(tmp_path: Path) -> None:
-    plans = plan_stages(load(tmp_path, "--stages.lists.engine.url", "nowhere", "--monitor.wandb", "disabled"))
+    plans = plan_stages(
+        load(tmp_path, "--stages.lists.engine.kind=vllm", "--stages.lists.engine.url=nowhere", "--monitor.wandb", "disabled")
+    )
     (problem,) = check_stages(plans, preflight.check)
     assert problem.startswith("stages.lists: engine.url: got 'nowhere'")
     everywhere = plan_stages(load(tmp_path, "--policy.model", "./nowhere"))
@@ -208,6 +219,7 @@ def test_a_dry_run_says_what_the_stages_are_and_starts_nothing(tmp_path: Path, c
     folder = RunFolder.at(tmp_path / "run", recipe)
     folder.save_recipe()
     perform(folder, Script())
+    write_begun(tmp_path / "run" / "final", folder.recipe, "student's")  # what a train stage begins with is not what its recipe says
     assert train([*words, "--resume"]) == 0
     assert capsys.readouterr().out.splitlines()[4].endswith("4 steps of GRPO (finished)")
     assert train([*words, "--resume", "--stages.final.run.steps", "9"]) == 2
