@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib
 import sys
 
+from flywheel import __version__
+from flywheel.registry import closest
+
 COMMANDS = {
     "train": "train a policy by a recipe",
     "eval": "evaluate a run, a checkpoint or a model on held-out tasks",
@@ -20,8 +23,13 @@ COMMANDS = {
 def main() -> int:
     """Run the command that the first word names."""
     words = sys.argv[1:]
+    if words == ["--version"]:
+        print(f"flywheel {__version__}")
+        return 0
     if not words or words[0] not in COMMANDS:
         is_asked = words in (["-h"], ["--help"])
+        if words and not is_asked:
+            print(f"error: no command {words[0]!r}: {closest(words[0], list(COMMANDS))}", file=sys.stderr)
         usage = ["usage: flywheel COMMAND …", *(f"  {name:<8} {about}" for name, about in COMMANDS.items())]
         print(*usage, sep="\n", file=sys.stdout if is_asked else sys.stderr)
         return 0 if is_asked else 2

@@ -107,8 +107,8 @@ def _environment_problems(section: str, config: EnvironmentConfig, classes: list
     if verifier is not None:
         found, problems = _look_up("verifiers", verifier, f"{where}.verifier")
         yield from problems
-        if isinstance(found, type) and not callable(getattr(found, "verify", None)):
-            yield f"{where}.verifier: {verifier!r} is no verifier: expected a class with verify(task, trajectory) (flywheel/contracts.py)"
+        if isinstance(found, type) and not all(callable(getattr(found, method, None)) for method in ("verify", "close")):
+            yield f"{where}.verifier: {verifier!r} is no verifier: expected a class with verify and close (flywheel/contracts.py)"
         elif found is not None:
             classes.append(found)
             yield from _kwargs_problems(found, config.verifier_kwargs, f"{where}.verifier_kwargs", "the verifier")

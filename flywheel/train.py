@@ -35,7 +35,11 @@ _KINDS: tuple[tuple[registry.Kind, str], ...] = (("envs", "environments"), ("ver
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status: 0 done, 1 failed, 2 bad recipe, 128 + n stopped by signal n."""
-    parser = argparse.ArgumentParser(prog="python -m flywheel.train", description="Train a policy by a recipe.", allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="python -m flywheel.train",
+        description="Train a policy by a recipe. Any key of it can be given another value: --section.key value (flywheel/config.py).",
+        allow_abbrev=False,
+    )
     parser.add_argument("recipe", nargs="?", help="a shipped recipe's name, or the path of a TOML file")
     parser.add_argument(
         "--dry-run", action="store_true", help="resolve and check the recipe, print it and the memory it needs, start nothing"

@@ -101,7 +101,7 @@ def test_nothing_heavy_is_imported() -> None:
         ({"x": {"use": f"{TOY}:SumsEnv", "families": {"small": {"knobs": {"size": [4, 2]}}}}}, "expected the lower end first: [2, 4]"),
         (
             {"x": {"use": f"{TOY}:SumsEnv", "verifier": "json:JSONDecoder"}},
-            "is no verifier: expected a class with verify(task, trajectory)",
+            "is no verifier: expected a class with verify and close",
         ),
         ({"x": {"use": f"{TOY}:SumsEnv", "verifier_kwargs": {"partial_credit": "no"}}}, "partial_credit is 'no', expected true or false"),
         ({"x": {"use": f"{TOY}:SumsEnv", "kwargs": {"depth": 1}}}, "kwargs.depth: the environment takes no such argument: it takes none"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import socket
 import sys
 from collections.abc import Sequence
@@ -63,5 +64,6 @@ def _serve(data: RunData, port: int) -> int:
         # The address is for this machine's browsers only: what is shown may be hostile, and nothing asks who looks.
         print(f"http://{_HOST}:{listener.getsockname()[1]}/  (Ctrl-C ends it)", flush=True)
         config = uvicorn.Config(make_app(data), log_level="warning", access_log=False, lifespan="on")
-        uvicorn.Server(config).run(sockets=[listener])
+        with contextlib.suppress(KeyboardInterrupt):  # uvicorn has ended in good order, and raises it again
+            uvicorn.Server(config).run(sockets=[listener])
     return 0

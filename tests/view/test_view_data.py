@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
+import subprocess
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from flywheel.store.journal import Journal
 from flywheel.view.app import HEADERS, make_app
 from flywheel.view.command import main
 from flywheel.view.data import RunData
+from tests.command_line import TIMEOUT_S, command, environment
 from tests.store.attempts import make_experience, make_group, make_task
 from tests.view.conftest import HOSTILE, SECRET, STEPS
 
@@ -193,3 +197,16 @@ def test_two_windows_share_one_index_and_another_journal_makes_it_anew(run_dir: 
 def test_no_run_is_a_clear_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path)]) == 1
     assert "no journal" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_the_server_without_a_word(run_dir: Path) -> None:
+    served = subprocess.Popen(
+        command("view", str(run_dir), "--port", "0"), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert served.stdout is not None
+    address = served.stdout.readline().split()[0]
+    with urllib.request.urlopen(address) as page:  # it serves, so it has taken over the signals
+        assert page.status == 200
+    served.send_signal(signal.SIGINT)
+    assert served.communicate(timeout=TIMEOUT_S)[1] == ""
+    assert served.returncode == 0
