@@ -2,7 +2,9 @@
 
 Environments are `gymnasium.Env`s with text in and text out (`flywheel.tool_env.ToolEnv` is the convenient base). One that has a
 member ``picture(task, trajectory) -> bytes | None`` (PNG) gets its drawings into the tables of sample trajectories; one whose class
-has ``answer_keys(answers) -> list[str | None]`` says which answers are the same (the text without its layout, where it does not).
+has ``answer_keys(answers) -> list[str | None]`` says which answers are the same (the text without its layout, where it does not), and
+one with ``check_record(task)`` refuses task records by a `ValueError` before anything starts. An environment without ``tools`` is acted in,
+and shown (``demonstrate(task) -> list[str]``), in plain text.
 Everything else here is structural: a class that has these members fits, no inheritance needed.
 """
 

@@ -50,6 +50,7 @@ class Run:
         with ExitStack() as stack:
             journal = Journal(path)
             stack.callback(journal.close)
+            self._folder.save_recipe()
             checkpoint = latest_checkpoint(path)
             note = read_note(checkpoint) if checkpoint is not None else None
             attempt = journal.begin_attempt({"recipe": recipe.model_dump(mode="json")}, after_step=note.step if note else 0)

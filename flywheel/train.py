@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -84,7 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise ConfigError(*misfits)
             return 0
         folder = old or RunFolder.fresh(recipe, args.run_dir)
-        folder.save_recipe()
+        if old is None or plans:  # a run saves the recipe that it goes on by itself, once nobody else can be running it
+            folder.save_recipe()
     except ConfigError as error:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
@@ -116,7 +118,8 @@ def print_names() -> None:
 
 def _guarded(folder: RunFolder) -> int:
     """Run, and turn the ways that a run can end into exit statuses."""
-    again = f"python -m flywheel.train {folder.path / 'recipe.toml'} --run-dir {folder.path} --resume"
+    words = ["python", "-m", "flywheel.train", str(folder.path / "recipe.toml"), "--run-dir", str(folder.path), "--resume"]
+    again = shlex.join(words)
     stop_requested = threading.Event()
     with _signals(stop_requested) as received:
         try:

@@ -40,6 +40,10 @@ class Echo(gymnasium.Env[str, str]):
             raise RuntimeError("no step today")
         return "heard", float(action == str(self.number)), True, False, {}
 
+    def close(self) -> None:
+        if self.mood == "close":
+            raise RuntimeError("it is stuck open")
+
     def demonstrate(self, task: Task) -> list[str]:
         if self.mood == "demonstrate":
             raise KeyError("no demonstration")
@@ -133,6 +137,11 @@ def test_a_plain_environment_is_shown_and_taught_in_plain_text() -> None:
 def test_what_an_environment_raises_is_said_with_its_line(mood: str, why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         played(recipe("Echo", mood=mood))
+
+
+def test_what_is_done_is_not_lost_over_closing(caplog: pytest.LogCaptureFixture) -> None:
+    assert len(played(recipe("Echo", mood="close"))) == 3
+    assert "closing Echo raised RuntimeError: it is stuck open" in caplog.text
 
 
 def test_actions_that_are_no_text_are_refused_at_once() -> None:

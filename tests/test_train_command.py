@@ -182,8 +182,9 @@ def test_sigterm_leaves_a_checkpoint_and_a_run_that_resume_finishes(home: Path, 
     run = home / "runs" / "pick-2"  # the name is taken by the whole run
     with running(*pick_words(home), home=home, PICK_HOLD=str(run), PICK_HOLD_AFTER="3") as process:
         wait_for_step(process, run, 3)
-        second = ran("train", *pick_words(home), "--resume", "--run-dir", str(run), cwd=home)
+        second = ran("train", *pick_words(home), "--resume", "--run-dir", str(run), "--run.steps", "50", cwd=home)
         assert second.returncode == 1
+        assert load_recipe(str(run / "recipe.toml")).run.steps == STEPS
         assert "another flywheel process is running this run" in second.stderr
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=120)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -19,6 +20,8 @@ from flywheel.errors import ConfigError, FlywheelError, InfraError, described
 from flywheel.registry import resolve
 from flywheel.tasks.source import environment_class
 from flywheel.tool_env import ToolEnv
+
+_log = logging.getLogger(__name__)
 
 
 class Stage:
@@ -74,11 +77,12 @@ class Stage:
         raise InfraError(f"{what} took longer than rollout.step_deadline_s = {self._deadline_s}")
 
     def close(self) -> None:
-        """Close every environment and verifier."""
-        for env in (env for idle in self._idle.values() for env in idle):
-            env.close()
-        for verifier in self.verifiers.values():
-            verifier.close()
+        """Close every environment and verifier; what breaks over it can't harm what is done."""
+        for part in (*(env for idle in self._idle.values() for env in idle), *self.verifiers.values()):
+            try:
+                getattr(part, "close", lambda: None)()
+            except Exception as error:  # noqa: BLE001 - plug-in code
+                _log.warning("closing %s raised %s", type(part).__name__, described(error))
 
 
 def clashes(recipe: Recipe, classes: Mapping[str, Any]) -> list[str]:
