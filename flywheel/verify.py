@@ -33,6 +33,7 @@ from flywheel.errors import ConfigError
 from flywheel.judge import judge_many
 from flywheel.recipe import load_section, split_overrides
 from flywheel.registry import resolve
+from flywheel.sandbox.backends import find_backend
 from flywheel.types import Task, Trajectory, Verdict, to_json
 
 MAX_LINE_BYTES = 64 * 2**20
@@ -296,15 +297,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(own)
     try:
         config = load_section("sandbox", overrides)
-        resolve("sandbox", config.backend)
+        find_backend(config)
         sandbox.configure(config)
     except ConfigError as error:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
         return 2
-    source, sink = _private_streams()
     bench = Bench(partial_credit=args.partial_credit)
     try:
+        source, sink = _private_streams()
         status = 0 if run(source, sink, bench, args.workers) else 1
     except BrokenPipeError:
         _leave(bench, 1)
@@ -327,8 +328,13 @@ def _leave(bench: Bench, status: int) -> NoReturn:
 
 
 def _private_streams() -> tuple[BinaryIO, BinaryIO]:
-    """Return standard input and output under descriptors of our own; 0 becomes empty and 1 goes where errors go."""
-    sys.stdout.flush()
+    """Return standard input and output under descriptors of our own; 0 becomes empty and 1 goes where errors go.
+
+    Raises:
+        OSError: one of them is closed.
+    """
+    if sys.stdout is not None:
+        sys.stdout.flush()
     source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)

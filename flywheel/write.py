@@ -21,6 +21,7 @@ from flywheel import sandbox
 from flywheel.config import SandboxConfig, TasksConfig
 from flywheel.errors import ConfigError, FlywheelError
 from flywheel.registry import resolve
+from flywheel.sandbox.backends import find_backend
 from flywheel.tasks.admission import Admission
 from flywheel.tasks.chat_model import EndpointModel
 from flywheel.tasks.documents import SUFFIXES
@@ -74,8 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 async def _write(args: argparse.Namespace) -> Counter[str]:
-    resolve("sandbox", args.sandbox)
-    sandbox.configure(SandboxConfig(backend=args.sandbox))
+    config = SandboxConfig(backend=args.sandbox)
+    find_backend(config)
+    sandbox.configure(config)
     rejected = args.out.with_suffix(".rejected.jsonl")
     try:
         for path in (args.out, rejected):
@@ -86,8 +88,8 @@ async def _write(args: argparse.Namespace) -> Counter[str]:
     author = env.author() if hasattr(env, "author") else None
     if author is None:
         raise ConfigError(f"--env: the environment {args.env!r} has no author for model-written tasks (ToolEnv.author)")
-    config = TasksConfig(near_duplicate=NEAR_DUPLICATE, avoid_repeats=True, decontaminate=args.decontaminate)
-    admission = Admission(config, lambda task: f"{task.env}\0{env.task_key(task)}")
+    rules = TasksConfig(near_duplicate=NEAR_DUPLICATE, avoid_repeats=True, decontaminate=args.decontaminate)
+    admission = Admission(rules, lambda task: f"{task.env}\0{env.task_key(task)}")
     if args.out.exists() and args.out.stat().st_size:
         for task in task_records(args.out, env.name):
             admission.remember(task, f"{task.env}\0{env.task_key(task)}", is_prose=True)

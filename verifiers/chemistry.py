@@ -9,8 +9,10 @@ from typing import Any
 
 from flywheel.types import Check, Task, Trajectory, Verdict, to_json
 from flywheel.verifiers.chemistry_pool import Item, Reply, WorkerPool, acquire_shared, release_shared
+from flywheel.verifiers.payload_fields import refuse_misspelt
 
 MAX_SENT_CHARS = 3_000
+FIELDS = ("constraints", "allow")
 
 
 class ChemistryVerifier:
@@ -22,7 +24,7 @@ class ChemistryVerifier:
     """
 
     name = "chemistry"
-    version = "3"
+    version = "4"
 
     def __init__(self, *, partial_credit: bool = False, pool: WorkerPool | None = None) -> None:
         self.partial_credit = partial_credit
@@ -86,5 +88,6 @@ class ChemistryVerifier:
 
 
 def _item(payload: Mapping[str, Any], answer: str | None) -> Item:
-    wanted = {name: payload[name] for name in ("constraints", "allow") if name in payload}
+    refuse_misspelt(payload, FIELDS, "chemistry")
+    wanted = {name: payload[name] for name in FIELDS if name in payload}
     return ["judge", to_json(wanted), (answer or "")[:MAX_SENT_CHARS]]

@@ -107,6 +107,18 @@ def check_text(text: str) -> None:
         raise RejectedAnswerError("trailing_text", "expected one SMILES and nothing else")
 
 
+def check_prefix(prefix: str, allow: frozenset[str]) -> None:
+    """Check that answers can complete a prefix; it may end within a token.
+
+    Raises:
+        RejectedAnswerError: whatever comes after it breaks a rule.
+    """
+    check_text(prefix)
+    whole = re.sub(r"(\[[^\[\]]*|%\d?)$", "", prefix)
+    if whole:
+        _check_tokens(whole, allow)
+
+
 def _check_tokens(text: str, allow: frozenset[str]) -> set[int]:
     """Return the positions at which tokens end."""
     at, heavy, atoms, ends = 0, 0, 0, set()

@@ -6,6 +6,7 @@ Everything here runs in the killable worker for answers, and in the caller's pro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,7 +19,7 @@ from flywheel.verifiers.chemistry_answer import ALLOWANCES, RejectedAnswerError,
 from flywheel.verifiers.chemistry_formula import parse_formula
 from flywheel.verifiers.chemistry_groups import CHARGED_GROUPS, GROUPS, count_group
 from flywheel.verifiers.chemistry_plausible import broken_rule
-from flywheel.verifiers.chemistry_properties import find_property, synthetic_accessibility
+from flywheel.verifiers.chemistry_properties import find_property
 from flywheel.verifiers.chemistry_reaction import Reaction, Spellings, named_templates, product_of, route_problem
 from flywheel.verifiers.chemistry_stock import is_available
 from flywheel.verifiers.chemistry_templates import TEMPLATES, canonical_smiles
@@ -104,11 +105,13 @@ def _window(spec: Spec, what: str) -> Callable[[float], tuple[bool, str]]:
     """Return a test of ``min`` ≤ value ≤ ``max``.
 
     Raises:
-        ValueError: neither is given, or they are the wrong way round.
+        ValueError: neither is given, or one is no number, or they are the wrong way round.
     """
     low, high = spec.get("min"), spec.get("max")
     if low is None and high is None:
         raise ValueError(f"constraint {spec['kind']!r} needs min, max or both")
+    if not all(math.isfinite(bound) for bound in (low, high) if bound is not None):
+        raise ValueError(f"constraint {spec['kind']!r}: min {low!r} and max {high!r}, expected finite numbers")
     if low is not None and high is not None and low > high:
         raise ValueError(f"constraint {spec['kind']!r}: min {low!r} is above max {high!r}")
 
@@ -288,8 +291,10 @@ def _property(spec: Spec) -> Constraint:
     _fields(spec, {"name": str}, {"min": _NUMBER, "max": _NUMBER})
     name = spec["name"]
     compute, window = find_property(name), _window(spec, name)
-    if name == "sa":
-        synthetic_accessibility(Chem.MolFromSmiles("C"))
+    try:
+        float(compute(Chem.MolFromSmiles("CCO")))  # what has to be read or built first is not on an answer's time
+    except Exception as error:  # a plug-in may raise anything
+        raise ValueError(f"property {name!r} can't be computed on CCO: {type(error).__name__}: {error}") from error
     allows = frozenset({"charge"} if name == "charge" else ())
     return Constraint(name=f"property:{name}", check=lambda answer: window(float(compute(answer.main))), allows=allows)
 
@@ -306,6 +311,8 @@ def fingerprint(mol: Chem.Mol) -> DataStructs.ExplicitBitVect:
 def _similarity(spec: Spec) -> Constraint:
     _fields(spec, {"to": str}, {"min": _NUMBER, "max": _NUMBER})
     reference, window = fingerprint(_reference(spec, "to")), _window(spec, "Tanimoto similarity (ECFP4)")
+    if (spec.get("min") or 0) > 1 or (spec.get("max") or 0) < 0:
+        raise ValueError(f"constraint 'similarity': min {spec.get('min')!r} and max {spec.get('max')!r}, expected numbers from 0 to 1")
     return Constraint(
         name="similarity",
         check=lambda answer: window(DataStructs.TanimotoSimilarity(reference, fingerprint(answer.main))),

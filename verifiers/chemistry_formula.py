@@ -6,7 +6,7 @@ import re
 
 from rdkit import Chem
 
-_FORMULA = re.compile(r"((?:[A-Z][a-z]?\d*)+)([+-]\d*)?")
+_FORMULA = re.compile(r"((?:[A-Z][a-z]?(?:[1-9]\d*)?)+)([+-](?:[1-9]\d*)?)?")
 
 
 def parse_formula(text: str) -> tuple[dict[str, int], int]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from rdkit import Chem, rdBase
 
-from flywheel.verifiers.chemistry_answer import ALLOWANCES, RejectedAnswerError, read_molecule
+from flywheel.verifiers.chemistry_answer import ALLOWANCES, RejectedAnswerError, check_prefix, read_molecule
 from flywheel.verifiers.chemistry_constraints import KINDS, Answer, Constraint, Finding
 from flywheel.verifiers.chemistry_reaction import Reaction, read_reaction
 
@@ -52,6 +52,11 @@ def compile_task(payload: Mapping[str, Any]) -> CompiledTask:
     if len(prefixes) + len(products) > 1:
         raise ValueError("chemistry payload: more than one of the constraints 'completes' and 'reaction', expected at most one")
     lifted = frozenset(allow).union(*(c.allows for c in constraints))
+    for prefix in prefixes:
+        try:
+            check_prefix(prefix, lifted)
+        except RejectedAnswerError as error:
+            raise ValueError(f"constraint 'completes': no answer completes the prefix {prefix!r} ({error})") from error
     return CompiledTask(
         constraints=tuple(constraints), allow=lifted, prefix="".join(prefixes), product_of=products[0] if products else None
     )

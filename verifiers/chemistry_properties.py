@@ -98,7 +98,7 @@ PROPERTIES: dict[str, Property] = {
 def find_property(name: str) -> Property:
     """Return the property called `name`, or the plugged-in one at a raw ``module:function``.
 
-    A plug-in takes an RDKit molecule and returns a float; it runs in the verifier's worker, under its limits.
+    A plug-in takes an RDKit molecule and returns a float, for ethanol at the least; it runs in the verifier's worker, under its limits.
 
     Raises:
         ValueError: no such property.

@@ -6,10 +6,10 @@ wall-clock time is limited more generously, so that a busy machine fails nobody.
 execution: evidence shows what public tests got, expected and printed, and of hidden tests only how they failed.
 
 ``call`` tests compare plain data strictly (`flywheel.sandbox.inside.plain.same`): types count, a tuple equals a list. The source of
-``assert`` tests runs in a sandbox of its own, where the answer's functions are proxies that pass plain data by value, iterators as
-their first items. A function that returns None may change its arguments in place; the answer's own classes can't be tested (but see
-``handles`` in the payload, a mode of lower trust). A test that passes or fails without calling the answer can't judge it: that is the
-task's fault, and a `ValueError`.
+``assert`` tests runs in a sandbox of its own, where the answer's functions are proxies that pass plain data by value, iterators (ranges
+and a dictionary's views too) as their first items. A function that returns None may change its arguments in place; the answer's own
+classes can't be tested (but see ``handles`` in the payload, a mode of lower trust). A test that passes or fails without calling the
+answer can't judge it, nor can a prelude that fails by itself: that is the task's fault, and a `ValueError`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from flywheel.sandbox import Limits, WarmPool, shared_pool
-from flywheel.sandbox.judging import TestResult, run_asserts, run_calls, run_io
+from flywheel.sandbox.judging import TestResult, run_asserts, run_calls, run_io, run_program, stopped
 from flywheel.types import Check, Outcome, Task, Trajectory, Verdict
 from flywheel.verifiers.code_payload import CodePayload, read_limits
 
@@ -77,6 +77,17 @@ def _limits(pool: WarmPool, payload: CodePayload, own: Any) -> Limits:
     return pool.limits(cpu_s=wall_s or payload.wall_s, memory_mb=max(MIN_MEMORY_MB, memory_mb) if memory_mb else None)
 
 
+def _prelude_problem(pool: WarmPool, payload: CodePayload, results: Sequence[TestResult]) -> str:
+    """Return how what runs before every answer fails without one, where that may be why nothing passed; no answer has a say in it."""
+    if not payload.setting.prelude or not all(result.kind in ("raised", "limit", "exited") for result in results):
+        return ""
+    stdin = str((*payload.public_tests, *payload.hidden_tests)[0].get("stdin", ""))
+    run = run_program(pool, "", stdin, _limits(pool, payload, None), payload.setting)
+    if run.error_type:
+        return run.error.strip().splitlines()[-1]
+    return stopped(run.result).error if run.result.limit or run.result.exit_code else ""
+
+
 def _run_together(
     pool: WarmPool, source: str, payload: CodePayload, tests: Sequence[Mapping[str, Any]], limits: Limits
 ) -> list[TestResult]:
@@ -117,7 +128,7 @@ class CodeVerifier:
     """
 
     name = "code"
-    version = "3"
+    version = "4"
 
     def __init__(self, *, pool: WarmPool | None = None, partial_credit: bool = False) -> None:
         self._pool = pool
@@ -147,6 +158,8 @@ class CodeVerifier:
                 if result.kind == "unfit":
                     raise ValueError(f"code payload: {label}_tests[{at}] can't be used: {result.error}")
         results = [*public, *hidden]
+        if problem := _prelude_problem(pool, payload, results):
+            raise ValueError(f"code payload: prelude can't be used: it fails by itself ({problem})")
         labels = [PUBLIC for _ in public] + [HIDDEN for _ in hidden]
         checks = [
             Check(name=_check_name(result, label), passed=result.passed, detail=_detail(result, label))

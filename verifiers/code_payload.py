@@ -17,7 +17,6 @@ Other payload fields (a family's reference, say) are left alone, unless they loo
 from __future__ import annotations
 
 import ast
-import difflib
 import functools
 import json
 import keyword
@@ -29,6 +28,7 @@ from typing import Any
 
 from flywheel.sandbox.inside import plain
 from flywheel.sandbox.languages import LANGUAGES, Setting
+from flywheel.verifiers.payload_fields import refuse_misspelt
 
 FIELDS = ("entry_point", "public_tests", "hidden_tests", "limits", "language", "prelude", "files", "handles")
 # Kind of test: fields that it must have, and may have.
@@ -40,7 +40,10 @@ TESTS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
 MAX_FILES, MAX_FILES_CHARS = 64, 2**20
 _FILE_NAME = re.compile(r"\w[\w.-]{0,99}(/\w[\w.-]{0,99}){0,7}", re.ASCII)
 MAX_SHOWN = 60
-_MISSPELT = 0.85
+_JAVASCRIPT_KEYWORDS = re.compile(
+    "break|case|catch|class|const|continue|debugger|default|delete|do|else|enum|export|extends|false|finally|for|function|if|import|in|"
+    "instanceof|new|null|return|super|switch|this|throw|true|try|typeof|var|void|while|with"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,9 +64,7 @@ class CodePayload:
         Raises:
             ValueError: it is not a code task's payload; the message says where.
         """
-        for name in sorted(set(payload) - set(FIELDS)):
-            if close := difflib.get_close_matches(str(name), FIELDS, n=1, cutoff=_MISSPELT):
-                raise ValueError(f"code payload: unknown field {name!r}; did you mean {close[0]!r}?")
+        refuse_misspelt(payload, FIELDS, "code")
         if "entry_point" not in payload:
             raise ValueError("code payload: entry_point is missing, expected a function's name, or null for a program")
         entry_point = payload["entry_point"]
@@ -221,7 +222,7 @@ def _is_name(value: object, language: str) -> bool:
     if not isinstance(value, str):
         return False
     if language == "javascript":
-        return value.replace("$", "_").isidentifier()
+        return value.replace("$", "_").isidentifier() and not _JAVASCRIPT_KEYWORDS.fullmatch(value)
     return value.isidentifier() and not keyword.iskeyword(value)
 
 

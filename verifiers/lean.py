@@ -11,7 +11,6 @@ another kernel process where a checker is installed (`lean_recheck`). What can't
 
 from __future__ import annotations
 
-import difflib
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ from flywheel.verifiers.lean_gate import read_statement, refuse_answer
 from flywheel.verifiers.lean_protocol import LeanBackend, Theorem
 from flywheel.verifiers.lean_recheck import Rechecker
 from flywheel.verifiers.lean_toolchain import Settings
+from flywheel.verifiers.payload_fields import refuse_misspelt
 
 STANDARD_AXIOMS = ("propext", "Classical.choice", "Quot.sound")
 FIELDS = ("header", "statement", "allowed_axioms", "project")
@@ -34,7 +34,6 @@ FIELDS = ("header", "statement", "allowed_axioms", "project")
 NEVER_ALLOWED = frozenset({"sorryAx", "lcProof", "lcUnreachable"})
 NEEDED = frozenset({"gate", "statement", "elaborates", "statement_match", "axioms"})
 MAX_EVIDENCE_CHARS = 2000
-_MISSPELT = 0.85
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,9 +50,7 @@ class LeanPayload:
         Raises:
             ValueError: it is not a Lean task's payload; the message says where.
         """
-        for name in sorted(set(payload) - set(FIELDS)):
-            if close := difflib.get_close_matches(str(name), FIELDS, n=1, cutoff=_MISSPELT):
-                raise ValueError(f"lean payload: unknown field {name!r}; did you mean {close[0]!r}?")
+        refuse_misspelt(payload, FIELDS, "lean")
         header, statement, project = payload.get("header", ""), payload.get("statement"), payload.get("project")
         if not isinstance(header, str):
             raise ValueError(f"lean payload: header is {header!r}, expected a string of imports and opens")

@@ -40,6 +40,8 @@ def humaneval(record: Record) -> dict[str, Any]:
     prompt, name, test = (_text(record, field) for field in ("prompt", "entry_point", "test"))
     if name == "check":
         raise ValueError("entry_point is 'check', which is what the test calls itself")
+    if "check" not in _defined(test):
+        raise ValueError("test defines no function check(candidate)")
     prelude = _without(prompt, name)
     source = f"{prelude}\n{test}\ncheck({name})\n"
     payload = {"entry_point": name, "prelude": prelude, "hidden_tests": [_assert(source)], "limits": LIMITS}

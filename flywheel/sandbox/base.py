@@ -17,7 +17,7 @@ class Limits:
     """What one execution may use.
 
     `cpu_s` is the judged process's own CPU time and `idle_s` the time in which it uses none; `wall_s` stops whatever is left, and is
-    longer, so that a busy machine fails nobody.
+    longer, so that a busy machine fails nobody. `frames_bytes` is what may come through the result channel.
     """
 
     cpu_s: float = 10.0
@@ -28,6 +28,7 @@ class Limits:
     num_files: int = 64
     file_bytes: int = 16 * 2**20
     output_bytes: int = 256 * 1024
+    frames_bytes: int = 4 * 2**20  # decoded in the host's own memory
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,7 +2,7 @@
 
 Inside: no network, a read-only system and no host files beyond the system's programs and this Python, one size-limited writable
 folder, namespaces of its own, no capabilities, no new privileges, an empty environment, an ordinary user. There is no
-``/proc``: nothing in a sandbox needs it, and many containers can't mount one.
+``/proc``: nothing in a sandbox needs it, and many containers can't mount one. ``/dev/stdin``, which would lie there, is a copy in the home.
 """
 
 from __future__ import annotations
@@ -96,6 +96,7 @@ def command(argv: Sequence[str], *, disk_bytes: int, seccomp_fd: int | None = No
     arguments += ["--perms", "0755", "--size", "65536", "--tmpfs", "/dev"]
     for device in DEVICES:
         arguments += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
+    arguments += ["--symlink", f"{HOME}/.stdin", "/dev/stdin"]  # see `copy_stdin` in inside/answer.py
     arguments += [*mounts, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", HOME]
     if seccomp_fd is not None:
         arguments += ["--seccomp", str(seccomp_fd)]

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 
 from flywheel.config import SandboxConfig
 from flywheel.errors import ConfigError, SandboxError
+from flywheel.recipe import load_section
 from flywheel.sandbox.backends import find_backend
 from flywheel.sandbox.contract import GUARANTEES, Bench, BrokenGuaranteeError, Guarantee
 
@@ -43,10 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("backend", help="bubblewrap, docker, unsafe, a plug-in's name, or module:Class")
     parser.add_argument("--image", help="as sandbox.image in a recipe")
     parser.add_argument("--runtime", help="as sandbox.runtime in a recipe")
-    given = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
+    given = [f"--sandbox.{name}={value}" for name, value in vars(parser.parse_args(argv)).items() if value is not None]
     broken = []
     try:
-        config = SandboxConfig.model_validate(given)
+        config = load_section("sandbox", given)
         problems = find_backend(config).problems()
         if problems:
             raise ConfigError(*problems)
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{'holds ' if found is None else 'BROKEN'}  {guarantee.text}" + (f"\n        {found}" if found else ""), flush=True)
             if found is not None:
                 broken.append(guarantee.name)
-    except (ConfigError, SandboxError, ValueError) as error:
+    except (ConfigError, SandboxError) as error:
         print(error, file=sys.stderr)
         return 2
     print(f"{len(GUARANTEES) - len(broken)} of {len(GUARANTEES)} guarantees hold" + (f"; broken: {', '.join(broken)}" if broken else ""))

@@ -18,7 +18,6 @@ from flywheel.sandbox.inside.refusals import EXIT_STATUS
 from flywheel.sandbox.worker import REPORT_GRACE_S, Worker
 
 WATCH_S = 0.1  # between looks at what a command's processes hold
-MAX_FRAMES_BYTES = 4 * 2**20  # decoded in the host's own memory
 REFUSED: dict[int, LimitHit] = {status: cast(LimitHit, limit) for limit, status in EXIT_STATUS.items()}
 
 
@@ -138,7 +137,8 @@ class Execution:
             self._poll.unregister(fd)
             self._has_said_all = not self._open and self._split()[1] is not None
             return False
-        buffer, cap = self._buffers[fd], MAX_FRAMES_BYTES if fd == self._channel.fileno() else self.job.limits.output_bytes
+        buffer, limits = self._buffers[fd], self.job.limits
+        cap = limits.frames_bytes if fd == self._channel.fileno() else limits.output_bytes
         buffer += data[: max(0, cap - len(buffer))]
         if len(buffer) >= cap:
             self.kill("output")

@@ -49,16 +49,32 @@ def put_files(files: Mapping[str, str]) -> None:
 
 def load(body: dict[str, Any], name: str) -> types.ModuleType:
     """Run the answer's source as a module of its own, after its prelude, and return it."""
-    source: str = body.pop("source")
+    source: str = body.pop("source").removeprefix("\ufeff")  # a byte order mark, which Python passes over in a file
     prelude: str = body.pop("prelude", "")
     put_files(body.pop("files", {}))
     linecache.cache[ANSWER] = (len(source), None, source.splitlines(keepends=True), ANSWER)
     module = types.ModuleType(name)
+    module.__file__ = os.path.abspath("answer.py")  # which lies beside its helper files
     sys.modules[name] = module
     if prelude:
         exec(compile(prelude, PRELUDE, "exec"), module.__dict__)
     exec(compile(source, ANSWER, "exec"), module.__dict__)
     return module
+
+
+def copy_stdin(source: str) -> None:
+    """Make ``/dev/stdin`` readable for a program that names it, where it is a link into the working folder, since there is no ``/proc``."""
+    path = os.readlink("/dev/stdin") if "/dev/stdin" in source and os.path.islink("/dev/stdin") else ""
+    if os.path.dirname(path) != os.getcwd():
+        return
+    try:
+        with open(path, "xb") as file:
+            sent, size = 0, os.fstat(0).st_size
+            while sent < size:
+                sent += os.sendfile(file.fileno(), 0, sent, size - sent)
+    except OSError:  # more than a file may hold: better none than a part
+        with contextlib.suppress(OSError):
+            os.unlink(path)
 
 
 def flush() -> None:

@@ -30,7 +30,8 @@
   function encode(value, depth, count) {
     if (depth > MAX_DEPTH || ++count.nodes > MAX_NODES) throw new NotPlainError("too large");
     const inner = (part) => encode(part, depth + 1, count);
-    if (value === null || typeof value === "boolean" || typeof value === "string") return value;
+    if (value === null || value === undefined) return null; // nothing given back is JSON's null
+    if (typeof value === "boolean" || typeof value === "string") return value;
     if (typeof value === "number") {
       if (Number.isFinite(value)) return value;
       return { f: Number.isNaN(value) ? "nan" : value > 0 ? "inf" : "-inf" };
@@ -61,7 +62,8 @@
 
   function load() {
     const module = new Module(ANSWER);
-    Object.assign(globalThis, { module, exports: module.exports, require: createRequire(ANSWER) });
+    const own = { module, exports: module.exports, require: createRequire(ANSWER), __filename: ANSWER, __dirname: path.dirname(ANSWER) };
+    Object.assign(globalThis, own);
     vm.runInThisContext(fs.readFileSync(ANSWER, "utf8"), { filename: "answer.js" });
     const name = job.entry_point;
     const found = vm.runInThisContext(`typeof ${name} === "undefined" ? undefined : ${name}`);

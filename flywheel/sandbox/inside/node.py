@@ -8,7 +8,7 @@ import json
 import os
 from typing import Any
 
-from flywheel.sandbox.inside.answer import put_files
+from flywheel.sandbox.inside.answer import copy_stdin, put_files
 from flywheel.sandbox.inside.channel import Sender, inherit_streams
 
 ANSWER, HARNESS = "answer.js", ".harness.js"
@@ -23,6 +23,7 @@ def run_node(body: dict[str, Any], channel: int) -> int:
     put_files({**body["files"], ANSWER: source.encode("utf-8", "replace").decode()})
     flags = [f"--max-old-space-size={body['memory_bytes'] * 3 // 4 // MIB}", "--no-warnings"]
     if body["calls"] is None:
+        copy_stdin(source)
         arguments = [ANSWER]
     else:
         put_files({HARNESS: body["harness"]})

@@ -4,7 +4,9 @@ A judged process is given arguments and never what they should lead to. Whatever
 decodes and compares elsewhere; code in the same process can forge that data, and gains no more than by returning it.
 """
 
+import _sitebuiltins
 import atexit
+import builtins
 import contextlib
 import json
 import linecache
@@ -15,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flywheel.sandbox.inside import plain, refusals
-from flywheel.sandbox.inside.answer import ANSWER, describe, flush, limit_seen, load
+from flywheel.sandbox.inside.answer import ANSWER, copy_stdin, describe, flush, limit_seen, load
 from flywheel.sandbox.inside.channel import Sender, from_json, inherit_streams, read_message, receive_body, write_all
 from flywheel.sandbox.inside.node import run_node
 from flywheel.sandbox.inside.served import run_asserts, run_serve
@@ -69,6 +71,7 @@ def run_program(body: dict[str, Any], send: Sender, peer: int) -> int:
     """Run the answer as a program: standard input to standard output, exit status as Python's own."""
     del peer
     status = 0
+    copy_stdin(body["source"])
     try:
         try:
             load(body, "__main__")
@@ -130,6 +133,8 @@ def warm_up() -> None:
     """Import what answers usually import, once, in the zygote."""
     for name in USUAL_IMPORTS:
         __import__(name)
+    for name in ("exit", "quit"):  # the work of `site`, which no sandbox imports
+        setattr(builtins, name, _sitebuiltins.Quitter(name, "Ctrl-D (i.e. EOF)"))
     for _ in range(NUM_REHEARSALS):
         rehearse()
     random.seed(0)  # for every child
