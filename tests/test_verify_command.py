@@ -185,6 +185,7 @@ def test_the_command_writes_verdicts_and_nothing_else() -> None:
         (["--sandbox.cpu", "5"], "did you mean 'cpu_s'?"),
         (["--sandbox.cpu_s", "soon", "--sandbox.backend", "bublewrap"], "sandbox.cpu_s: Input should be a valid number"),
         (["--sandbox.backend=bublewrap"], "did you mean 'bubblewrap'?"),
+        (["--sandbox.backend", "os:getcwd"], "sandbox.backend 'os:getcwd' can't be made"),
         (["--rollout.group_size", "2"], "unknown option --rollout.group_size: expected --sandbox.key value"),
     ],
 )
@@ -264,6 +265,13 @@ def test_a_reader_that_left_ends_quietly(running: subprocess.Popen[bytes]) -> No
     ask(running, GOOD)
     assert running.wait(30) == 1
     assert running.stderr.read() == b""
+
+
+@pytest.mark.parametrize("closed", [0, 1])
+def test_a_closed_stream_is_said(closed: int) -> None:
+    line = f"exec {closed}>&-; exec {sys.executable} -m flywheel.verify"
+    done = subprocess.run(["sh", "-c", line], input=GOOD.encode(), capture_output=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"error: [Errno 9] Bad file descriptor\n")
 
 
 def test_input_that_can_not_be_read_is_said() -> None:

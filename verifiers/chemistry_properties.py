@@ -112,4 +112,6 @@ def find_property(name: str) -> Property:
         found: Property = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"property {name!r}: can't import it ({error})") from error
+    if not callable(found):
+        raise ValueError(f"property {name!r} is {type(found).__name__}, expected a function")
     return found

@@ -184,6 +184,7 @@ def test_fields() -> None:
 
 BROKEN: dict[str, tuple[str, dict[str, Any], str]] = {
     "no test": ("humaneval", {**HUMANEVAL["tuples"], "test": None}, "test is missing, expected text"),
+    "test without check": ("humaneval", {**HUMANEVAL["tuples"], "test": "assert f(1)"}, "test defines no function check(candidate)"),
     "another entry point": ("humaneval", {**HUMANEVAL["tuples"], "entry_point": "g"}, "prompt defines no function 'g'"),
     "prompt that is no Python": ("humaneval", {**HUMANEVAL["tuples"], "prompt": "Write a function."}, "not Python"),
     "tests as text": ("mbpp", {**MBPP["plain"], "test_list": "assert 1"}, "test_list is str, expected a list of texts"),

@@ -204,7 +204,7 @@ def test_the_inside_of_a_sandbox(pool: WarmPool) -> None:
     assert (inside["uid"], inside["pid_parent"], inside["host"], inside["home"]) == (65534, 1, "sandbox", [])
     assert (inside["proc"], inside["sys"]) == (False, False)
     assert set(inside["root"]) <= {*(Path(f).name for f in bubblewrap.SYSTEM_FOLDERS), "etc", "tmp", "dev", "python"}
-    assert inside["devices"] == sorted(bubblewrap.DEVICES)
+    assert inside["devices"] == sorted([*bubblewrap.DEVICES, "stdin"])
     assert not {"PATH_INFO", "USER", "SHELL", "SSH_AUTH_SOCK", "VIRTUAL_ENV"} & set(inside["env"])
     assert all(isinstance(error, int) for error in inside["write"])
     assert inside["network"] != "worked"

@@ -358,6 +358,9 @@ def test_a_bad_endpoint_and_bad_arguments_are_said(
     assert "has no author" in capsys.readouterr().err
     assert write.main([str(tmp_path / "no" / "out.jsonl"), "--url", "x", "--model", "m"]) == 2
     assert "is there a folder" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        write.main([out, "--url", "x", "--model", "m", "--concurrency", "0"])
+    assert "must be at least 1" in capsys.readouterr().err
     assert write.main([out, "--url", "x", "--model", "m", "--sandbox", "bubblewrapp"]) == 2
     assert "did you mean 'bubblewrap'?" in capsys.readouterr().err
 

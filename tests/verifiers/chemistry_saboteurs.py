@@ -34,3 +34,7 @@ def allocates_on_fluorine(mol: Chem.Mol) -> float:
 
 def count_secrets(mol: Chem.Mol) -> float:
     return float(sum("SECRET" in name for name in os.environ))
+
+
+def raises_on_fluorine(mol: Chem.Mol) -> float:
+    return 0.0 / (not _has_fluorine(mol))

@@ -45,6 +45,7 @@ REFERENCES: dict[str, tuple[dict[str, Any], str]] = {
     "prints": (CALLS, f"function f(xs) {{ console.log(xs); return {SORTS}; }}"),
     "requires": (CALLS, f"const assert = require('assert'); function f(xs) {{ assert(xs); return {SORTS}; }}"),
     "program": (PROGRAM, "console.log(2 * require('fs').readFileSync(0, 'utf8'));"),
+    "program that names its input": (PROGRAM, "console.log(2 * require('fs').readFileSync('/dev/stdin', 'utf8'));"),
     "program with events": (PROGRAM, "process.stdin.on('data', (text) => console.log(2 * text));"),
 }
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
@@ -131,6 +132,7 @@ def test_values_cross_with_their_meaning() -> None:
     tests = [
         {"kind": "call", "args": ["pair"], "expected": {"a": [1, 2.5, None, True], "é": "⊢"}},
         {"kind": "call", "args": ["whole"], "expected": 2.0},
+        {"kind": "call", "args": ["nothing"], "expected": None},
         {"kind": "call", "args": ["big"], "expected": 2**70},
     ]
     answer = "const f = (k) => ({ pair: { a: [1, 2.5, null, true], 'é': '⊢' }, whole: 2, big: 2n ** 70n })[k];"
@@ -142,7 +144,7 @@ def test_values_cross_with_their_meaning() -> None:
 @needs_node
 def test_prelude_and_files() -> None:
     more = {"prelude": "const double = (x) => 2 * x;", "files": {"lib.js": "exports.two = 2;"}}
-    answer = "const { two } = require('./lib.js'); function f() { return double(two); }"
+    answer = "const { two } = require(`${__dirname}/lib.js`); function f() { return double(two); }"
     assert judged(answer, {"entry_point": "f", "hidden_tests": [{"kind": "call", "expected": 4}]}, **more).outcome == "solved"
 
 

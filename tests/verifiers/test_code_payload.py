@@ -43,6 +43,7 @@ MALFORMED: dict[str, tuple[dict[str, Any], str]] = {
     "entry_point a number": (payload(entry_point=5), "entry_point is 5, expected a function's name"),
     "entry_point no name": (payload(entry_point="a.b"), "entry_point is 'a.b'"),
     "entry_point a keyword": (payload(entry_point="if"), "entry_point is 'if'"),
+    "entry_point a keyword of JavaScript": (payload(entry_point="delete", language="javascript"), "entry_point is 'delete'"),
     "no tests": (payload(hidden_tests=[]), "no tests at all"),
     "tests misspelt": ({"entry_point": "f", "public_tests": [CALL], "hidden_test": [CALL]}, "'hidden_test'; did you mean 'hidden_tests'"),
     "tests an object": (payload(hidden_tests={"0": CALL}), "hidden_tests is an object, expected a list"),

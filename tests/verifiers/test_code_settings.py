@@ -45,6 +45,8 @@ READS = "from lib.helpers import double\ndef f(n):\n    return [double(n), open(
 def test_helper_files_lie_beside_the_answer(test: dict[str, object]) -> None:
     assert judged(READS, files=FILES, hidden_tests=[test]).outcome == "solved"
     assert judged(READS, hidden_tests=[test]).outcome == "failed"
+    beside = READS.replace("'words.txt'", "__file__.replace('answer.py', 'words.txt')")
+    assert judged(beside, files=FILES, hidden_tests=[test]).outcome == "solved"
 
 
 def test_a_program_has_its_files_and_the_tests_have_theirs() -> None:
@@ -71,6 +73,20 @@ def test_the_prelude_runs_before_the_answer_in_its_module() -> None:
     for test in (call(12, 2), check("assert f(2) == 12")):
         assert judged(answer, prelude=prelude, hidden_tests=[test]).outcome == "solved"
     assert "line 3" in judged("def f(r):\n    x = area(r)\n    return x / 0\n", prelude=prelude, public_tests=[call(12, 2)]).evidence
+
+
+@pytest.mark.parametrize("prelude", ["import nothing", "1 / 0", "import os\nos._exit(1)", "size = [0] * 10**9"])
+def test_a_prelude_that_fails_by_itself_is_the_tasks_fault(prelude: str) -> None:
+    for test in EQUALS:
+        with pytest.raises(ValueError, match=r"^code payload: prelude can't be used: it fails by itself \("):
+            judged("def f(x):\n    return x\n", prelude=prelude, hidden_tests=[test(1, 1)])
+
+
+def test_an_answer_blames_no_prelude() -> None:
+    for answer in ("1 / 0", "import os\nos._exit(0)", "def f(x):\n    raise KeyError"):
+        assert judged(answer, prelude="size = 1", hidden_tests=[call(1, 1)]).outcome == "failed"
+    program = {"kind": "io", "stdin": "3", "stdout": "3"}
+    assert judged("print(n / 0)", entry_point=None, prelude="n = int(input())", hidden_tests=[program]).outcome == "failed"
 
 
 # ---------------------------------------------------------------- limits of single tests
@@ -157,6 +173,12 @@ def test_exceptions_keep_their_nearest_type_and_their_arguments() -> None:
 
 STACK = """
 class Stack:
+    kind = 'lifo'
+    @classmethod
+    def of(cls, *items):
+        s = cls()
+        s.items = list(items)
+        return s
     def __init__(self):
         self.items = []
         self.name = 'stack'
@@ -203,6 +225,7 @@ else:
 assert s == Stack().push(1) and s != Stack() and len(s + s) == 2
 assert list(itertools.islice(numbers(), 3)) == [0, 1, 2]
 assert {s: 1}[s] == 1
+assert Stack.kind == 'lifo' and len(Stack.of(1, 2)) == 2 and isinstance(s, Stack) and not isinstance(5, Stack)
 """
 
 
@@ -210,6 +233,18 @@ def test_handles_let_tests_hold_the_answers_objects() -> None:
     assert judged(STACK, entry_point=None, handles=True, hidden_tests=[check(USES_OBJECTS)]).outcome == "solved"
     wrong = STACK.replace("return self.items.pop()", "return self.items[0]")
     assert judged(wrong, entry_point=None, handles=True, hidden_tests=[check(USES_OBJECTS)]).outcome == "failed"
+
+
+@pytest.mark.parametrize(
+    "answer", ["add = 3", "def ad(a, b):\n    return 3", "class C(int):\n    __call__ = lambda s, a, b: 4\nadd = C(3)"]
+)
+def test_no_name_of_the_answers_makes_a_test_unfit(answer: str) -> None:
+    assert judged(answer, entry_point=None, handles=True, hidden_tests=[check("assert add(1, 2) == 3")]).outcome == "failed"
+
+
+def test_a_test_can_not_derive_from_the_answers_class() -> None:
+    with pytest.raises(ValueError, match="it derives a class from the answer's"):
+        judged(STACK, entry_point="Stack", handles=True, hidden_tests=[check("class Mine(Stack):\n    pass\nassert len(Mine()) == 0")])
 
 
 def test_handles_are_off_unless_the_task_says_so() -> None:
@@ -255,6 +290,13 @@ ITERATES = "assert list(f(3)) == [0, 1, 2]\nassert next(f(1)) == 0 and sum(f(4))
 def test_iterators_are_iterated_over(iterator: str) -> None:
     assert judged(f"def f(n):\n    return {iterator}\n", hidden_tests=[check(ITERATES)]).outcome == "solved"
     assert judged(f"def f(n):\n    n += 1\n    return {iterator}\n", hidden_tests=[check(ITERATES)]).outcome == "failed"
+
+
+@pytest.mark.parametrize("view", ["range(n)", "dict.fromkeys(range(n)).keys()", "{i: i for i in range(n)}.values()"])
+def test_ranges_and_views_are_iterated_over(view: str) -> None:
+    test = check("assert list(f(3)) == [0, 1, 2] and sorted(f(2)) == [0, 1] and f(2) != [0, 1]")
+    assert judged(f"def f(n):\n    return {view}\n", hidden_tests=[test]).outcome == "solved"
+    assert judged(f"def f(n):\n    n += 1\n    return {view}\n", hidden_tests=[test]).outcome == "failed"
 
 
 def test_an_iterator_may_be_endless_and_never_ends_before_its_time() -> None:

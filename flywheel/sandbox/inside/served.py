@@ -2,9 +2,9 @@
 
 Requests are ``[number, operation, target, args, kwargs]``, replies frames with that number; both are plain data by value. An iterator
 comes as its first items. Where a call returns None, the arguments come back as it left them: only a function that gives nothing can be
-one that works in place, and no other may change what a test goes on with. In the mode of lower trust (``handles``) what is not plain
-stays in the judged process and the tests hold a `Handle`, which has the judged process do whatever is done to it. A handle never
-equals plain data, whatever the answer's ``__eq__`` says, and no other operator works between the two.
+one that works in place, and no other may change what a test goes on with. In the mode of lower trust (``handles``) what is not plain,
+functions and classes too, stays in the judged process and the tests hold a `Handle`, which has the judged process do whatever is done to
+it. A handle never equals plain data, whatever the answer's ``__eq__`` says, and no other operator works between the two.
 """
 
 import _thread
@@ -59,6 +59,7 @@ OPERATIONS: Mapping[str, Callable[..., Any]] = {
     "__round__": round,
     "__reversed__": reversed,
     "__contains__": operator.contains,
+    "__instancecheck__": lambda kind, value: isinstance(value, kind),
     "__getitem__": operator.getitem,
     "__setitem__": operator.setitem,
     "__delitem__": operator.delitem,
@@ -125,9 +126,11 @@ def run_serve(body: dict[str, Any], send: Sender, peer: int) -> int:
 def _serve(
     names: Mapping[str, Any], objects: Objects | None, operation: str, target: Any, args: list[Any], kwargs: dict[str, Any]
 ) -> tuple[str, Any]:
-    if operation == "name":
+    if operation in ("name", "handle"):
         if not callable(names.get(target)):
             return "missing", target
+        if operation == "handle" and objects is not None:
+            return "value", {"h": objects.keep(names[target])}
         operation, target = "__call__", names[target]
     try:
         value = OPERATIONS[operation](target, *args, **kwargs)
@@ -172,6 +175,16 @@ class Link:
         if kind == "value":
             return outcome
         raise outcome
+
+    def named(self, name: str) -> Any:
+        """Return what stands for a function or a class of the answer's: a handle where there may be one."""
+        if self._revive is not None:
+            with contextlib.suppress(NameError):
+                value = self.ask("handle", name, (), {})
+                if type(value) is not Handle:
+                    self.lost = "forged"
+                return value
+        return _proxy(name, self)
 
     def _ask(self, operation: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, Any]:
         if self.lost:
@@ -295,6 +308,10 @@ class Handle:
     def __hash__(self) -> int:
         return hash(("handle", object.__getattribute__(self, "_number")))
 
+    def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
+        what = "it derives a class from the answer's"
+        raise TypeError(what) if object.__getattribute__(self, "_link").asked else Unfit(what)
+
 
 def _forwarded(name: str) -> Callable[..., Any]:
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -348,7 +365,8 @@ def _run_test(source: str, entry_point: str | None, link: Link) -> tuple[str, di
     try:
         code = compile(source, TEST, "exec")
         wanted = {entry_point} if entry_point else set(_names(code)) - set(dir(builtins))
-        namespace.update({name: _proxy(name, link) for name in wanted})
+        namespace.update({name: link.named(name) for name in wanted})
+        link.asked = 0
         exec(code, namespace)
     except Unfit as error:
         return "unfit", {"type": "", "text": str(error)}
