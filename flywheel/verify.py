@@ -16,7 +16,6 @@ import codecs
 import contextlib
 import inspect
 import json
-import math
 import os
 import queue
 import sys
@@ -25,13 +24,14 @@ from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, BinaryIO, NoReturn
+from typing import BinaryIO, NoReturn
 
 from flywheel import sandbox
 from flywheel.contracts import Verifier
 from flywheel.errors import ConfigError
 from flywheel.judge import judge_many
 from flywheel.recipe import load_section, split_overrides
+from flywheel.records import parse_json
 from flywheel.registry import resolve
 from flywheel.sandbox.backends import find_backend
 from flywheel.types import Task, Trajectory, Verdict, to_json
@@ -163,7 +163,7 @@ def parse_line(line: bytes | None) -> tuple[Task, str | None]:
     if not line.strip():
         raise MalformedLineError('the line is empty, expected {"task": {…}, "answer": "…"}')
     try:
-        data = json.loads(line.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_finite, parse_float=_finite)
+        data = parse_json(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise MalformedLineError(f"the line is not UTF-8 (byte {error.start})") from error
     except json.JSONDecodeError as error:
@@ -341,21 +341,6 @@ def _private_streams() -> tuple[BinaryIO, BinaryIO]:
     os.close(nothing)
     os.dup2(2, 1)
     return source, sink
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data = dict(pairs)
-    if len(data) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise MalformedLineError(f"the key {next(n for n in names if names.count(n) > 1)!r} occurs twice in one object")
-    return data
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise MalformedLineError(f"{text[:40]} is not a finite number")
-    return value
 
 
 def _positive(text: str) -> int:

@@ -6,7 +6,7 @@ Everything here runs in the killable worker for answers, and in the caller's pro
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +17,7 @@ from rdkit.Chem import rdFingerprintGenerator, rdMolDescriptors
 
 from flywheel.verifiers.chemistry_answer import ALLOWANCES, RejectedAnswerError, read_molecule
 from flywheel.verifiers.chemistry_formula import parse_formula
-from flywheel.verifiers.chemistry_groups import CHARGED_GROUPS, GROUPS, count_group
+from flywheel.verifiers.chemistry_groups import CHARGED_GROUPS, GROUPS, MAX_MATCHES, count_group
 from flywheel.verifiers.chemistry_plausible import broken_rule
 from flywheel.verifiers.chemistry_properties import find_property
 from flywheel.verifiers.chemistry_reaction import Reaction, Spellings, named_templates, product_of, route_problem
@@ -110,7 +110,7 @@ def _window(spec: Spec, what: str) -> Callable[[float], tuple[bool, str]]:
     low, high = spec.get("min"), spec.get("max")
     if low is None and high is None:
         raise ValueError(f"constraint {spec['kind']!r} needs min, max or both")
-    if not all(math.isfinite(bound) for bound in (low, high) if bound is not None):
+    if not all(abs(bound) <= sys.float_info.max for bound in (low, high) if bound is not None):
         raise ValueError(f"constraint {spec['kind']!r}: min {low!r} and max {high!r}, expected finite numbers")
     if low is not None and high is not None and low > high:
         raise ValueError(f"constraint {spec['kind']!r}: min {low!r} is above max {high!r}")
@@ -259,6 +259,8 @@ def _counted(spec: Spec, what: str, count: Callable[[Chem.Mol], int]) -> Callabl
         raise ValueError(f"constraint {spec['kind']!r}: min_count {low!r} and max_count {high!r} leave nothing")
     if low == 0 and high is None:
         raise ValueError(f"constraint {spec['kind']!r}: min_count 0 without max_count constrains nothing")
+    if max(low, high or 0) >= MAX_MATCHES:  # counting ends there, so no more can be told apart
+        raise ValueError(f"constraint {spec['kind']!r}: min_count {low!r} and max_count {high!r}, expected less than {MAX_MATCHES}")
 
     def check(answer: Answer) -> tuple[bool, str]:
         found = count(answer.main)
@@ -273,7 +275,7 @@ def _substructure(spec: Spec) -> Constraint:
     query = Chem.MolFromSmarts(spec["smarts"]) if len(spec["smarts"]) <= 2000 else None
     if query is None or query.GetNumAtoms() == 0:
         raise ValueError(f"constraint 'substructure': smarts {spec['smarts'][:100]!r} is not SMARTS")
-    check = _counted(spec, "matches", lambda mol: len(mol.GetSubstructMatches(query, maxMatches=1000)))
+    check = _counted(spec, "matches", lambda mol: len(mol.GetSubstructMatches(query, maxMatches=MAX_MATCHES)))
     return Constraint(name="substructure", check=check)
 
 
@@ -311,8 +313,9 @@ def fingerprint(mol: Chem.Mol) -> DataStructs.ExplicitBitVect:
 def _similarity(spec: Spec) -> Constraint:
     _fields(spec, {"to": str}, {"min": _NUMBER, "max": _NUMBER})
     reference, window = fingerprint(_reference(spec, "to")), _window(spec, "Tanimoto similarity (ECFP4)")
-    if (spec.get("min") or 0) > 1 or (spec.get("max") or 0) < 0:
-        raise ValueError(f"constraint 'similarity': min {spec.get('min')!r} and max {spec.get('max')!r}, expected numbers from 0 to 1")
+    bounds = [spec[name] for name in ("min", "max") if spec.get(name) is not None]
+    if not all(0 <= bound <= 1 for bound in bounds):  # 60, meant in percent, would hold for no answer or for any
+        raise ValueError(f"constraint 'similarity': min or max {bounds!r}, expected numbers from 0 to 1")
     return Constraint(
         name="similarity",
         check=lambda answer: window(DataStructs.TanimotoSimilarity(reference, fingerprint(answer.main))),

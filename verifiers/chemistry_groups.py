@@ -10,6 +10,7 @@ from functools import cache
 
 from rdkit import Chem
 
+MAX_MATCHES = 1000
 _AMINE_N = "!$(N-C=[O,N,S,P])&!$(N-[!#6])&!$(N=*)&!$(N#*)&!$(N-C#N)"
 
 _ACYL = "[CX3;$(C[#6]),H1]"
@@ -145,8 +146,8 @@ def pattern(name: str) -> Chem.Mol:
 
 
 def count_group(mol: Chem.Mol, name: str) -> int:
-    """Return how many distinct places of `mol` match the group, at most 1,000."""
-    return len(mol.GetSubstructMatches(pattern(name), maxMatches=1000))
+    """Return how many distinct places of `mol` match the group, at most `MAX_MATCHES`."""
+    return len(mol.GetSubstructMatches(pattern(name), maxMatches=MAX_MATCHES))
 
 
 def groups_of(mol: Chem.Mol) -> list[str]:

@@ -16,7 +16,7 @@ def refuse_misspelt(payload: Mapping[str, Any], fields: tuple[str, ...], what: s
     Raises:
         ValueError: one does.
     """
-    for name in sorted(set(payload) - set(fields)):
+    for name in sorted(set(payload) - set(fields), key=str):
         if meant := _meant(str(name), fields):
             raise ValueError(f"{what} payload: unknown field {name!r}; did you mean {meant!r}?")
 

@@ -15,9 +15,10 @@ downloaded here, and no solution runs while a record is read.
 from __future__ import annotations
 
 import ast
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from flywheel.records import parse_json
 
 Record = Mapping[str, Any]
 LIMITS = {"wall_s": 10.0, "memory_mb": 512}
@@ -150,7 +151,7 @@ def _json(record: Record, field: str) -> Any:
     if not isinstance(value, str) or not value.strip():
         return value
     try:
-        return json.loads(value)
+        return parse_json(value)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{field} is text that is not JSON: {error}") from None
 
