@@ -9,7 +9,8 @@ answer finds around it (`flywheel.sandbox.languages.Setting`):
 - ``files``: helper files, text by relative path, written afresh into the folder that each execution starts in;
 - ``handles`` (false by default; tests of a class need it): lower trust. Assert tests may hold objects of the answer's own (classes,
   instances, generators). What is done to such an object, the answer's code does: a test that compares two of them, or asks one for its
-  length, believes the answer. None of them equals plain data.
+  length, believes the answer. None of them equals plain data, no class can derive from one, and ``except`` can't name one: an
+  exception of the answer's own comes as its nearest type of Python's.
 
 Other payload fields (a family's reference, say) are left alone, unless they look like a misspelt one of these.
 """

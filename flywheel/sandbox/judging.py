@@ -133,11 +133,12 @@ def _raised(body: Any) -> TestResult:
     if not isinstance(body, dict) or not all(isinstance(body.get(key), str) for key in ("type", "text")):
         return TAMPERED
     if body["type"] == "NotPlainError":
-        return TestResult(kind="not_plain", error="returned something that is not plain data")
+        return NOT_PLAIN
     return TestResult(kind="raised", error=clean(body["type"], MAX_NAME), got=clean(body["text"], MAX_LOG))
 
 
 TAMPERED = TestResult(kind="tampered", error="wrote to the grader's channel")
+NOT_PLAIN = TestResult(kind="not_plain", error="returned something that is not plain data")
 
 
 # ---------------------------------------------------------------- call tests
@@ -360,8 +361,10 @@ def _judge_assert(kind: str, body: Any, gone: TestResult) -> TestResult:
     if kind == "passed":
         return TestResult(kind="passed")
     if kind == "failed":
-        told = "\n".join(filter(None, (body["where"], body["text"])))
-        return TestResult(kind="wrong", error=clean(body["type"], MAX_NAME), got=clean(told, MAX_LOG))
+        told = clean("\n".join(filter(None, (body["where"], body["text"]))), MAX_LOG)
+        if body["type"] == "NotPlainError":
+            return replace(NOT_PLAIN, error=f"{NOT_PLAIN.error} (see handles)", got=told)
+        return TestResult(kind="wrong", error=clean(body["type"], MAX_NAME), got=told)
     if kind == "unfit":
         return TestResult(kind="unfit", error=clean(body["text"], MAX_LOG))
     return gone

@@ -174,6 +174,10 @@ def test_exceptions_keep_their_nearest_type_and_their_arguments() -> None:
 STACK = """
 class Stack:
     kind = 'lifo'
+    def __enter__(self):
+        return self
+    def __exit__(self, *error):
+        return True
     @classmethod
     def of(cls, *items):
         s = cls()
@@ -226,6 +230,9 @@ assert s == Stack().push(1) and s != Stack() and len(s + s) == 2
 assert list(itertools.islice(numbers(), 3)) == [0, 1, 2]
 assert {s: 1}[s] == 1
 assert Stack.kind == 'lifo' and len(Stack.of(1, 2)) == 2 and isinstance(s, Stack) and not isinstance(5, Stack)
+assert issubclass(Stack, Stack)
+with s as same:
+    assert same == s and len(same) == 1
 """
 
 
@@ -247,8 +254,15 @@ def test_a_test_can_not_derive_from_the_answers_class() -> None:
         judged(STACK, entry_point="Stack", handles=True, hidden_tests=[check("class Mine(Stack):\n    pass\nassert len(Mine()) == 0")])
 
 
+def test_no_context_of_the_answers_swallows_what_a_test_raises() -> None:
+    for body in ("assert len(same) == 1", "raise KeyError", "exit()"):
+        test = check(f"with Stack() as same:\n    {body}\n")
+        assert judged(STACK, entry_point="Stack", handles=True, hidden_tests=[test]).outcome == "failed"
+
+
 def test_handles_are_off_unless_the_task_says_so() -> None:
-    assert judged(STACK, entry_point=None, hidden_tests=[check(USES_OBJECTS)]).outcome == "failed"
+    verdict = judged(STACK, entry_point=None, hidden_tests=[check(USES_OBJECTS)])
+    assert (verdict.outcome, verdict.evidence) == ("failed", "hidden test: returned something that is not plain data (see handles)")
 
 
 def test_tests_of_a_class_hold_its_instances_where_the_task_says_so() -> None:

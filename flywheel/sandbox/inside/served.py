@@ -60,6 +60,9 @@ OPERATIONS: Mapping[str, Callable[..., Any]] = {
     "__reversed__": reversed,
     "__contains__": operator.contains,
     "__instancecheck__": lambda kind, value: isinstance(value, kind),
+    "__subclasscheck__": lambda kind, value: issubclass(value, kind),
+    "__enter__": lambda value: value.__enter__(),
+    "__exit__": lambda value, *error: value.__exit__(*error),  # an exception is not plain, so none of the test's own is swallowed
     "__getitem__": operator.getitem,
     "__setitem__": operator.setitem,
     "__delitem__": operator.delitem,
@@ -283,6 +286,8 @@ def _error(operation: str, kind: str, data: Any) -> Exception:
         raise plain.NotPlainError("malformed result")
     found = (getattr(builtins, name, None) for name in data["bases"] if isinstance(name, str))
     raised = next((kind for kind in found if isinstance(kind, type) and issubclass(kind, Exception)), RuntimeError)
+    if data["bases"][:1] == ["NotPlainError"]:
+        raised = plain.NotPlainError
     if issubclass(raised, StopIteration | StopAsyncIteration) and operation != "__next__":
         raised = RuntimeError  # it would end the test's own loops early, and an assert inside them would never run
     args = plain.decode(data.get("args"))
