@@ -16,7 +16,7 @@ import os
 import select
 import traceback
 import types
-from collections.abc import Callable, Iterator, Mapping, MappingView
+from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, ValuesView
 from itertools import islice
 from typing import Any
 
@@ -137,7 +137,7 @@ def _serve(
         operation, target = "__call__", names[target]
     try:
         value = OPERATIONS[operation](target, *args, **kwargs)
-        if objects is None and isinstance(value, Iterator | MappingView | range):
+        if objects is None and isinstance(value, Iterator | KeysView | ValuesView | ItemsView | range):
             return "items", plain.encode(list(islice(value, MAX_ITEMS + 1)))
         return "value", plain.encode(value, objects.keep if objects else None)
     except BaseException as error:  # noqa: BLE001 - whatever an answer raises is its result
