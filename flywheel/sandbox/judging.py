@@ -307,7 +307,8 @@ def run_io(pool: WarmPool, source: str, test: Mapping[str, Any], limits: Limits,
         return TestResult(kind="raised", error=run.error_type, got=run.error, log=log)
     if run.result.exit_code != 0:
         return TestResult(kind="exited", error=f"exit status {run.result.exit_code}", log=log)
-    right = normalise(run.stdout) == normalise(str(test["stdout"]))
+    is_text = run.stdout.encode() == run.result.stdout  # a byte that is no text is not what stands for it in `stdout`
+    right = is_text and normalise(run.stdout) == normalise(str(test["stdout"]))
     return TestResult(
         kind="passed" if right else "wrong",
         error="" if right else "wrong output",

@@ -129,6 +129,13 @@ UNFIT = {
 }
 
 
+def test_a_test_may_end_itself() -> None:
+    for source in ("assert f(1) == 1\nraise SystemExit(0)", "import sys\nsys.exit(f(1) != 1)"):
+        assert judged("def f(x):\n    return x\n", hidden_tests=[check(source)]).outcome == "solved"
+        assert judged("def f(x):\n    return 2\n", hidden_tests=[check(source)]).outcome == "failed"
+        assert judged("def f(x):\n    raise SystemExit(0)\n", hidden_tests=[check(source)]).outcome == "failed"
+
+
 @pytest.mark.parametrize("name", [name for name in UNFIT if name != "a name that is not there"])
 def test_a_test_that_no_answer_could_help_is_the_tasks_fault(name: str) -> None:
     with pytest.raises(ValueError, match=r"code payload: hidden_tests\[1\] can't be used: it "):

@@ -115,6 +115,7 @@ WRONG = {
     "program": (DOUBLE_IO, "print(input())"),
     "program_fails_after": (DOUBLE_IO, "print(int(input()) * 2)\n1/0"),
     "program_calls_exit": (DOUBLE_IO, "print(int(input()) * 2)\nexit(1)"),
+    "program_prints_no_text": (code_task(None, [], [io("", r"\xff")]), "import sys\nsys.stdout.buffer.write(b'\\xff')"),
     "program_exit_1": (DOUBLE_IO, "import sys\nprint(int(input()) * 2)\nsys.exit(1)"),
     "program_silent": (DOUBLE_IO, "pass"),
     "lone_surrogate": (SORT, "\ud800"),

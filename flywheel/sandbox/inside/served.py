@@ -376,7 +376,9 @@ def _run_test(source: str, entry_point: str | None, link: Link) -> tuple[str, di
     except Unfit as error:
         return "unfit", {"type": "", "text": str(error)}
     except BaseException as error:  # noqa: BLE001 - a test fails by raising
-        kind, said = "failed", {"type": type(error).__name__, "text": _text(error), "where": _where(error, source)}
+        # The answer can't raise SystemExit here (`_error`): the test's own with status 0 is its end.
+        if not isinstance(error, SystemExit) or error.code not in (None, 0):
+            kind, said = "failed", {"type": type(error).__name__, "text": _text(error), "where": _where(error, source)}
     if link.lost:
         return link.lost, said
     if not link.asked:  # nothing that an answer does could have changed this
