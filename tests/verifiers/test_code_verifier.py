@@ -77,6 +77,7 @@ REFERENCES = {
     ),
     "program_calls_exit": (DOUBLE_IO, "print(int(input()) * 2)\nexit()"),
     "program_opens_dev_stdin": (DOUBLE_IO, "print(int(open('/dev/stdin').read()) * 2, end=input() and '')"),
+    "program_names_no_small_stdin": (code_task(None, [], [io("x" * 17 * 2**20, "17825792")]), "print(len(input()))  # not /dev/stdin"),
     "program_opens_no_stdin": (code_task(None, [], [io("", "0")]), "print(len(open('/dev/stdin').read()))"),
     "program_atexit": (DOUBLE_IO, "import atexit\nn = int(input())\natexit.register(lambda: print(n * 2))"),
     "byte_order_mark": (SORT, "\ufeffdef f(xs):\n    return sorted(xs)\n"),

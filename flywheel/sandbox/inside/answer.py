@@ -67,13 +67,12 @@ def copy_stdin(source: str) -> None:
     path = os.readlink("/dev/stdin") if "/dev/stdin" in source and os.path.islink("/dev/stdin") else ""
     if os.path.dirname(path) != os.getcwd():
         return
-    try:
-        with open(path, "xb") as file:
+    with open(path, "xb") as file:
+        try:
             sent, size = 0, os.fstat(0).st_size
             while sent < size:
                 sent += os.sendfile(file.fileno(), 0, sent, size - sent)
-    except OSError:  # more than a file may hold: better none than a part
-        with contextlib.suppress(OSError):
+        except OSError:  # more than a file may hold: better none than a part
             os.unlink(path)
 
 
