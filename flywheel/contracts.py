@@ -11,7 +11,7 @@ Everything else here is structural: a class that has these members fits, no inhe
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -63,12 +63,16 @@ class Operator:
     help: str
 
 
+SplitKey = str | Callable[[], str]
+
+
 class TaskGenerator(Protocol):
     """An endless source of one family's tasks.
 
-    It may be a `Mutator`, too. Optional members: `level(params)`, and `split_keys(task)`, where more than the key decides the split: a
-    task is in a split if all of its split keys (its molecular scaffold, say) fall there, and in neither if they fall apart. One of them
-    has to be a function of the key.
+    It may be a `Mutator`, too. Optional members: `level(params)`, and ``split_keys(task) -> Iterable[SplitKey]``, where more than the key
+    decides the split: a task is in a split if all of its split keys (its molecular scaffold, say) fall there, and in neither if they fall
+    apart. One of them has to be a function of the key. One that takes long is better given as a function that returns it, behind the
+    others: it is called only if they do not settle the matter.
     """
 
     @property

@@ -25,8 +25,7 @@ Knobs = Mapping[str, int | float | str]
 
 def content_id(*parts: Any) -> str:
     """Return the 16-hex-digit SHA-256 prefix of the parts' canonical JSON."""
-    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=_plain)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return hashlib.sha256(_CANONICAL.encode(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def derive_seed(*parts: Any) -> int:
@@ -44,6 +43,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"not plain data: {value!r}")
+
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=_plain)
 
 
 def to_json(record: Any) -> str:

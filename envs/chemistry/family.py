@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from rdkit import Chem
 
-from flywheel.contracts import Knob
+from flywheel.contracts import Knob, SplitKey
 from flywheel.envs.chemistry.growth import grow
 from flywheel.errors import NotRelabelledError
 from flywheel.types import Knobs, Task, content_id, derive_seed
@@ -129,9 +129,9 @@ class ChemistryFamily(ABC):
 
     def key(self, task: Task) -> str:
         """Return the canonical key: the constraints, in sorted order, with molecules by their InChIKeys."""
-        return content_id(sorted(json.dumps(_canonical(spec), sort_keys=True) for spec in task.payload["constraints"]))
+        return content_id(sorted(map(_SORTED.encode, map(_canonical, task.payload["constraints"]))))
 
-    def split_keys(self, task: Task) -> tuple[str, ...]:
+    def split_keys(self, task: Task) -> tuple[SplitKey, ...]:
         """Return what decides the split: the scaffold of the molecule that the task names.
 
         Where it names none: what it asks for, and the scaffold of the reference, if one is known (a relabelled task's payload has it).
@@ -140,10 +140,14 @@ class ChemistryFamily(ABC):
         if named:
             return (f"scaffold {scaffold_of(named[0][1])}",)
         asked = self.asked(task)
-        try:
-            return asked, f"scaffold {task.payload.get('scaffold') or scaffold_of(self.molecule(task))}"
-        except ValueError:
-            return asked, asked
+
+        def scaffold() -> str:
+            try:
+                return f"scaffold {task.payload.get('scaffold') or scaffold_of(self.molecule(task))}"
+            except ValueError:
+                return asked
+
+        return asked, scaffold
 
     def asked(self, task: Task) -> str:
         """Return what puts tasks that name no molecule on the same side; a function of the key."""
@@ -189,6 +193,7 @@ class ChemistryFamily(ABC):
         raise NoSuchTaskError(f"family {self.family!r}: no task for {params!r} in {MAX_REDRAWS} draws")
 
 
+_SORTED = json.JSONEncoder(sort_keys=True)
 _MOLECULES = {"smiles": "value", "scaffold": "value", "similarity": "to", "reaction": "product"}
 """Where the constraints that name a molecule have it."""
 
@@ -217,6 +222,8 @@ def scaffold_of(smiles: str) -> str:
 
     So tautomers and stereoisomers share it. An acyclic molecule's is its own skeleton (InChIKey's first block).
     """
+    if not any(map(str.isdigit, smiles)):  # no ring
+        return inchikey_of(smiles).partition("-")[0]
     # By way of the InChI: what shares a key is read as one molecule.
     read: Chem.Mol | None = Chem.MolFromInchi(_inchi(smiles))  # type: ignore[no-untyped-call]
     mol = Chem.RWMol(read or Chem.MolFromSmiles(smiles))

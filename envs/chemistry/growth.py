@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import NamedTuple
 
 from rdkit import Chem
@@ -22,58 +22,67 @@ from flywheel.verifiers.chemistry_plausible import broken_rule
 
 VALENCE = {"C": 4, "N": 3, "O": 2, "S": 2, "F": 1, "Cl": 1, "Br": 1}
 RING_SIZES = (3, 5, 6)
+BOND = {1: "", 2: "=", 3: "#"}
 ATTEMPTS_BEFORE_RELAXING = 8
 MAX_REMEMBERED = 16_384
 
 
 @dataclass(kw_only=True, slots=True)
 class _Draft:
-    """A molecule in the making: elements, free valences, and bond orders by atom pair."""
+    """A molecule in the making: elements, free valences, and bond orders by atom pair, the earlier atom first.
+
+    Its atoms are a tree, in which `parent` comes before its children, and what closes rings.
+    """
 
     elements: list[str] = field(default_factory=list)
     free: list[int] = field(default_factory=list)
     bonds: dict[tuple[int, int], int] = field(default_factory=dict)
-    parent: dict[int, int] = field(default_factory=dict)
+    parent: list[int] = field(default_factory=list)
 
-    def add(self, element: str, parent: int | None) -> None:
+    def add(self, element: str, parent: int) -> None:
         index = len(self.elements)
         self.elements.append(element)
         self.free.append(VALENCE[element])
-        if parent is not None:
-            self.parent[index] = parent
+        self.parent.append(parent)
+        if index:
             self.bond(parent, index)
 
     def takes(self, element: str, parent: int) -> bool:
-        return self.free[parent] > 0 and "C" in (element, self.elements[parent])
+        return self.free[parent] > 0 and (element == "C" or self.elements[parent] == "C")
 
-    def bond(self, a: int, b: int) -> None:
-        pair = (min(a, b), max(a, b))
-        self.bonds[pair] = self.bonds.get(pair, 0) + 1
-        self.free[a] -= 1
-        self.free[b] -= 1
+    def bond(self, first: int, second: int) -> None:
+        self.bonds[first, second] = self.bonds.get((first, second), 0) + 1
+        self.free[first] -= 1
+        self.free[second] -= 1
 
     def spell(self) -> str:
-        neighbours: dict[int, list[int]] = {index: [] for index in range(len(self.elements))}
-        for child, parent in self.parent.items():
-            neighbours[child].append(parent)
-            neighbours[parent].append(child)
-        digits = [""] * len(self.elements)
-        closures = [pair for pair in self.bonds if self.parent.get(pair[1]) != pair[0]]
+        elements, parent, num_atoms = self.elements, self.parent, len(self.elements)
+        children: list[list[int]] = [[] for _ in elements]
+        below = [1] * num_atoms  # atoms of the longest path from here away from the first atom
+        for index in range(num_atoms - 1, 0, -1):
+            children[parent[index]].append(index)
+            below[parent[index]] = max(below[parent[index]], 1 + below[index])
+        above = [0] * num_atoms  # those of the longest path that begins with the parent
+        for index in range(1, num_atoms):
+            beside = [below[other] for other in children[parent[index]] if other != index]
+            above[index] = 1 + max(above[parent[index]], *beside, 0)
+        digits = [""] * num_atoms
+        closures = [pair for pair in self.bonds if parent[pair[1]] != pair[0]]
         for number, pair in enumerate(closures, start=1):
             for end in pair:
                 digits[end] += str(number)
 
-        @cache
-        def depth(index: int, before: int) -> int:
-            return 1 + max((depth(next_, index) for next_ in neighbours[index] if next_ != before), default=0)
-
         def write(index: int, before: int) -> str:
-            rest = sorted((n for n in neighbours[index] if n != before), key=lambda n: (depth(n, index), n))
-            parts = [{1: "", 2: "=", 3: "#"}[self.bonds[min(index, n), max(index, n)]] + write(n, index) for n in rest]
-            return self.elements[index] + digits[index] + "".join(f"({part})" for part in parts[:-1]) + "".join(parts[-1:])
+            """Return the atom and what lies beyond it, seen from a neighbour: the shorter branches first."""
+            rest = [(below[child], child) for child in children[index] if child != before]
+            if index and parent[index] != before:
+                rest.append((above[index], parent[index]))
+            text = elements[index] + digits[index]
+            parts = [BOND[self.bonds[min(index, n), max(index, n)]] + write(n, index) for _, n in sorted(rest)]
+            return text + "".join(f"({part})" for part in parts[:-1]) + "".join(parts[-1:])
 
-        carbons = [index for index, element in enumerate(self.elements) if element == "C"]
-        return write(max(carbons, key=lambda index: (depth(index, -1), -index)), -1)
+        carbons = [index for index, element in enumerate(elements) if element == "C"]
+        return write(max(carbons, key=lambda index: (max(below[index], 1 + above[index]), -index)), -1)
 
 
 def grow(num_atoms: int, hetero: Sequence[str], unsaturation: int, seed: int, irregularity: float = 0.3) -> str:
@@ -136,7 +145,7 @@ def formula_of(smiles: str) -> Formula:
 def _skeleton(rng: random.Random, num_atoms: int, hetero: Sequence[str], irregularity: float) -> _Draft | None:
     """Return a saturated tree, hetero-atoms on carbons only: a straight chain but for the irregular atoms."""
     draft = _Draft()
-    draft.add("C", None)
+    draft.add("C", -1)
     last = 0
     for element in _chain(rng, num_atoms, hetero)[1:]:
         parent = last
@@ -183,11 +192,9 @@ def _ring_pairs(draft: _Draft) -> list[tuple[int, int]]:
     """Return the pairs of atoms whose bond would close a ring of a usual size."""
     pairs = []
     for start in range(len(draft.elements)):
-        path, at = [start], start
-        while at in draft.parent:
-            at = draft.parent[at]
-            path.append(at)
-            hetero = draft.elements[start] != "C" and draft.elements[at] != "C"
-            if len(path) in RING_SIZES and draft.free[start] and draft.free[at] and not hetero and (at, start) not in draft.bonds:
+        at, size = start, 1
+        while at and size < RING_SIZES[-1] and draft.free[start]:
+            at, size = draft.parent[at], size + 1
+            if size in RING_SIZES and draft.takes(draft.elements[start], at) and (at, start) not in draft.bonds:
                 pairs.append((at, start))
     return pairs

@@ -69,6 +69,12 @@ class Admission:
             self.refused[reason] += 1
         return reason
 
+    def is_repeat(self, key: str) -> bool:
+        """Whether a task that was drawn before may not come again, and count it where it may not."""
+        is_known = key in self._known
+        self.refused["repeat"] += is_known
+        return is_known
+
     def is_contaminated(self, task: Task, key: str) -> bool:
         """Whether a task is an evaluation's, by its ``ENV`` and canonical key or by a passage of its prompt."""
         ngrams = self._evaluation_ngrams

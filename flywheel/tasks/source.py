@@ -20,7 +20,7 @@ from typing import Any
 import gymnasium
 
 from flywheel.config import EnvironmentConfig, Recipe
-from flywheel.contracts import TaskGenerator, draw_params
+from flywheel.contracts import SplitKey, TaskGenerator, draw_params
 from flywheel.errors import ConfigError, FlywheelError, described
 from flywheel.registry import closest, resolve
 from flywheel.tasks.admission import Admission
@@ -58,7 +58,7 @@ class TaskSource:
         self.admission = Admission(recipe.tasks, self.key)
         for family in self.families:
             if family.is_prose and isinstance(family.generator, FiniteGenerator):
-                held = (task for task in family.generator.tasks if self._split_of(family, task) == "heldout")
+                held = (task for task in family.generator.tasks if self._is_of("heldout", family, task))
                 self.admission.bar((task.id, task.prompt) for task in held)
         self.curriculum = Curriculum(recipe.curriculum, self.families, recipe.run.seed)
         self._num_heldout = recipe.evaluation.tasks_per_environment
@@ -152,7 +152,7 @@ class TaskSource:
         family = family_of(self.families, task)
         if family is None:
             return None
-        if task.split == "heldout" or self._split_of(family, task) != "train":
+        if task.split == "heldout" or not self._is_of("train", family, task):
             return "heldout"
         return "contaminated" if self.admission.is_contaminated(task, _key(family, task)) else None
 
@@ -170,21 +170,22 @@ class TaskSource:
         shares = [family.share if family.demonstrated is None else family.demonstrated for family in families]
         return random.Random(derive_seed(self._seed, "family", index)).choices(families, shares)[0]
 
-    def _split_of(self, family: Family, task: Task) -> Split | None:
-        """Return the split that each of a task's split keys falls into; None where they fall apart, so that it is in neither."""
+    def _is_of(self, split: Split, family: Family, task: Task) -> bool:
+        """Whether each of a task's split keys falls into a split; the first one that does not is the last one that is looked at."""
         generator = family.generator
-        keys: Sequence[str] = generator.split_keys(task) if hasattr(generator, "split_keys") else (generator.key(task),)
+        keys: tuple[SplitKey, ...] = tuple(generator.split_keys(task)) if hasattr(generator, "split_keys") else (generator.key(task),)
         share = self._heldout_share ** (1 / len(keys))
-        held = {_position(f"{family.env}\0{key}") < share for key in keys}
-        return None if len(held) > 1 else "heldout" if held.pop() else "train"
+        texts = (key if isinstance(key, str) else key() for key in keys)
+        return all((_position(f"{family.env}\0{text}") < share) == (split == "heldout") for text in texts)
 
     def _admitted(self, family: Family, task: Task, split: Split, *, repeats: bool = False) -> bool:
         """Whether a task is of a split and, for training, may be used."""
-        if self._split_of(family, task) != split:
-            return False
         if split == "heldout" or not self.admission.refuses(is_prose=family.is_prose):
-            return True
-        return self.admission.refusal(task, _key(family, task), is_prose=family.is_prose, repeats=repeats) is None
+            return self._is_of(split, family, task)
+        key = _key(family, task)
+        if not repeats and self.admission.is_repeat(key):  # costs less than the split
+            return False
+        return self._is_of(split, family, task) and self.admission.refusal(task, key, is_prose=family.is_prose, repeats=True) is None
 
     def objection(self, task: Task, answer: str | None = None, *, is_prose: bool = False) -> str | None:
         """Return why a task that was made of an attempt, or its answer, may not train; None where they may.
@@ -198,7 +199,7 @@ class TaskSource:
         family, key = family_of(self.families, task), self.key(task)
         if family is None or key is None:
             return "no_key"
-        if self._split_of(family, task) != "train":
+        if not self._is_of("train", family, task):
             return "heldout"
         is_prose = is_prose or family.is_prose
         if self.admission.refuses(is_prose=is_prose):
