@@ -231,22 +231,36 @@ _STRUCTURAL = tuple(
 RULES: tuple[Rule, ...] = (*(check.rule for check in _STRUCTURAL), *(Rule(name, text) for name, text, _ in _MOTIFS))
 
 
+ALL_RULES = frozenset(rule.name for rule in RULES)
+
+
 @cache
-def _motifs() -> FilterCatalog:
+def _structural(rules: frozenset[str]) -> tuple[_Structural, ...]:
+    return tuple(check for check in _STRUCTURAL if check.rule.name in rules)
+
+
+@cache
+def _motifs(rules: frozenset[str]) -> FilterCatalog:
     # RDKit tries the whole list in one call.
     catalog = FilterCatalog()
     for name, text, smarts in _MOTIFS:
-        catalog.AddEntry(FilterCatalogEntry(f"{name}\n{text}", SmartsMatcher(name, Chem.MolFromSmarts(smarts), 1)))
+        if name in rules:
+            catalog.AddEntry(FilterCatalogEntry(f"{name}\n{text}", SmartsMatcher(name, Chem.MolFromSmarts(smarts), 1)))
     return catalog
 
 
-def broken_rule(mol: Chem.Mol) -> tuple[str, str] | None:
-    """Return a rule that `mol` breaks and what breaks it, or None for a plausible molecule."""
-    for check in _STRUCTURAL:
+def broken_rule(mol: Chem.Mol, rules: frozenset[str] = ALL_RULES) -> tuple[str, str] | None:
+    """Return a rule that `mol` breaks and what breaks it, or None for a plausible molecule.
+
+    Args:
+        mol: The molecule.
+        rules: The names of those to look at: fewer for a molecule that can't break the others by the way in which it was made.
+    """
+    for check in _structural(rules):
         reason = check.broken_by(mol) if mol.HasSubstructMatch(check.gate) else None
         if reason is not None:
             return check.rule.name, reason
-    motif = _motifs().GetFirstMatch(mol)
+    motif = _motifs(rules).GetFirstMatch(mol)
     if motif is None:
         return None
     name, _, text = motif.GetDescription().partition("\n")

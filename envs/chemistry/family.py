@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 from rdkit import Chem
 
 from flywheel.contracts import Knob, SplitKey
-from flywheel.envs.chemistry.growth import grow
+from flywheel.envs.chemistry.growth import MAX_REMEMBERED, grow, molecule_of
 from flywheel.errors import NotRelabelledError
 from flywheel.types import Knobs, Task, content_id, derive_seed
 from flywheel.verifiers.chemistry_answer import read_molecule
@@ -206,9 +206,9 @@ def _canonical(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {**spec, **{field: inchikey_of(spec[field]) for field in _molecule_fields(spec)}}
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=MAX_REMEMBERED)
 def _inchi(smiles: str) -> str:
-    return str(Chem.MolToInchi(Chem.MolFromSmiles(smiles)))  # type: ignore[no-untyped-call]
+    return str(Chem.MolToInchi(molecule_of(smiles)))  # type: ignore[no-untyped-call]
 
 
 def inchikey_of(smiles: str) -> str:
@@ -216,7 +216,7 @@ def inchikey_of(smiles: str) -> str:
     return str(Chem.InchiToInchiKey(_inchi(smiles)))  # type: ignore[no-untyped-call]
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=MAX_REMEMBERED)
 def scaffold_of(smiles: str) -> str:
     """Return what is left of a molecule without its side chains: rings and what joins them, elements and aromaticity, no bond orders.
 

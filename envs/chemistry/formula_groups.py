@@ -8,21 +8,29 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from rdkit import Chem
 from rdkit.Chem import rdMolDescriptors
 
 from flywheel.contracts import Knob
 from flywheel.envs.chemistry.family import GROWTH_KNOBS, Made, NoSuchTaskError, grow_reference
-from flywheel.envs.chemistry.growth import MAX_REMEMBERED, formula_of
+from flywheel.envs.chemistry.growth import MAX_REMEMBERED, formula_of, molecule_of
 from flywheel.envs.chemistry.mutations import Wish, WishListFamily
 from flywheel.verifiers.chemistry_groups import pattern
 
-ASKED = (
-    *("alcohol", "ether", "acetal", "aldehyde", "ketone", "carboxylic acid", "ester", "epoxide", "lactone"),
-    *("primary amine", "secondary amine", "tertiary amine", "amide", "lactam", "nitrile", "imine"),
-    *("alkene", "alkyne", "arene", "isopropyl", "tert-butyl", "thiol", "sulfide", "fluoride", "chloride"),
-)
-"""Groups that small molecules have."""
+ASKED: Mapping[str, Sequence[str]] = {
+    "O": ("alcohol", "ether", "acetal", "epoxide"),
+    "O=": ("aldehyde", "ketone", "carboxylic acid", "ester", "lactone"),
+    "N": ("primary amine", "secondary amine", "tertiary amine"),
+    "N=": ("imine",),
+    "N#": ("nitrile",),
+    "NO=": ("amide", "lactam"),
+    "=": ("alkene",),
+    "#": ("alkyne",),
+    "": ("arene", "isopropyl", "tert-butyl"),
+    "S": ("thiol", "sulfide"),
+    "F": ("fluoride",),
+    "CL": ("chloride",),
+}
+"""Groups that small molecules have, by the characters that no SMILES of such a molecule is without."""
 
 
 class FormulaGroupsFamily(WishListFamily):
@@ -72,9 +80,10 @@ def choose_features(reference: str, count: int, seed: int) -> dict[str, dict[str
 @lru_cache(maxsize=MAX_REMEMBERED)
 def _features(smiles: str) -> Mapping[str, Mapping[str, Any]]:
     """Return the constraints that the molecule meets, by the words that a prompt uses."""
-    mol = Chem.MolFromSmiles(smiles)
+    mol, characters = molecule_of(smiles), set(smiles.upper())
+    possible = (name for needed, names in ASKED.items() if characters.issuperset(needed) for name in names)
     found: dict[str, dict[str, Any]] = {
-        name: {"kind": "functional_group", "name": name} for name in ASKED if mol.HasSubstructMatch(pattern(name))
+        name: {"kind": "functional_group", "name": name} for name in possible if mol.HasSubstructMatch(pattern(name))
     }
     rings = rdMolDescriptors.CalcNumRings(mol)
     if rings:

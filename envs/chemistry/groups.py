@@ -6,11 +6,10 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from rdkit import Chem
-
 from flywheel.contracts import Knob
 from flywheel.envs.chemistry.family import GROWTH_KNOBS, Made, grow_reference
 from flywheel.envs.chemistry.formula_groups import choose_features, group_wishes
+from flywheel.envs.chemistry.growth import molecule_of
 from flywheel.envs.chemistry.mutations import AND, Wish, WishListFamily
 
 
@@ -38,7 +37,7 @@ class GroupsFamily(WishListFamily):
     def about(self, reference: str, params: Mapping[str, int], seed: int) -> Made:
         """Ask for some of the molecule's groups."""
         chosen = choose_features(reference, params["num_groups"], seed)
-        most = Chem.MolFromSmiles(reference).GetNumHeavyAtoms() + 3 - params["tightness"]
+        most = molecule_of(reference).GetNumHeavyAtoms() + 3 - params["tightness"]
         constraints = [
             *chosen.values(),
             {"kind": "property", "name": "heavy_atoms", "max": most},

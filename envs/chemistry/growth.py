@@ -16,12 +16,19 @@ from rdkit import Chem
 from rdkit.Chem.rdMolDescriptors import CalcMolFormula
 
 from flywheel.types import derive_seed
-from flywheel.verifiers.chemistry_answer import RejectedAnswerError, read_molecule
 from flywheel.verifiers.chemistry_formula import parse_formula
 from flywheel.verifiers.chemistry_plausible import broken_rule
 
 VALENCE = {"C": 4, "N": 3, "O": 2, "S": 2, "F": 1, "Cl": 1, "Br": 1}
 RING_SIZES = (3, 5, 6)
+CHAIN_RULES = frozenset(
+    (
+        *("gem_diol", "hemiacetal", "hemiaminal", "gem_diamine", "alpha_halo_heteroatom", "carbonic_acid"),
+        *("enol", "imidic_acid", "nh_imine", "thioaldehyde", "cumulene"),
+    )
+)
+"""What a draft without a ring may break: its atoms have their usual valences, and what is no carbon is bonded to carbons only."""
+RING_RULES = CHAIN_RULES | {"ring_size", "ring_strain", "ring_unsaturation", "bredt", "small_ring_carbonyl"}
 BOND = {1: "", 2: "=", 3: "#"}
 ATTEMPTS_BEFORE_RELAXING = 8
 MAX_REMEMBERED = 16_384
@@ -67,22 +74,30 @@ class _Draft:
             beside = [below[other] for other in children[parent[index]] if other != index]
             above[index] = 1 + max(above[parent[index]], *beside, 0)
         digits = [""] * num_atoms
-        closures = [pair for pair in self.bonds if parent[pair[1]] != pair[0]]
-        for number, pair in enumerate(closures, start=1):
+        for number, pair in enumerate((pair for pair in self.bonds if parent[pair[1]] != pair[0]), start=1):
             for end in pair:
                 digits[end] += str(number)
-
-        def write(index: int, before: int) -> str:
-            """Return the atom and what lies beyond it, seen from a neighbour: the shorter branches first."""
-            rest = [(below[child], child) for child in children[index] if child != before]
+        start = max((max(below[at], 1 + above[at]), -at) for at, element in enumerate(elements) if element == "C")
+        text = ""
+        left: list[str | tuple[int, int]] = [(-start[1], -1)]  # to be written, from the end: atoms with where they are come to from
+        while left:
+            one = left.pop()
+            if isinstance(one, str):
+                text += one
+                continue
+            index, before = one
+            if before >= 0:
+                text += BOND[self.bonds[(before, index) if before < index else (index, before)]]
+            text += elements[index] + digits[index]
+            branches = [(below[child], child) for child in children[index] if child != before]
             if index and parent[index] != before:
-                rest.append((above[index], parent[index]))
-            text = elements[index] + digits[index]
-            parts = [BOND[self.bonds[min(index, n), max(index, n)]] + write(n, index) for _, n in sorted(rest)]
-            return text + "".join(f"({part})" for part in parts[:-1]) + "".join(parts[-1:])
-
-        carbons = [index for index, element in enumerate(elements) if element == "C"]
-        return write(max(carbons, key=lambda index: (max(below[index], 1 + above[index]), -index)), -1)
+                branches.append((above[index], parent[index]))
+            branches.sort()
+            if branches:
+                left.append((branches.pop()[1], index))
+            for _, branch in reversed(branches):
+                left += (")", (branch, index), "(")
+        return text
 
 
 def grow(num_atoms: int, hetero: Sequence[str], unsaturation: int, seed: int, irregularity: float = 0.3) -> str:
@@ -104,7 +119,7 @@ def grow(num_atoms: int, hetero: Sequence[str], unsaturation: int, seed: int, ir
             draft = _skeleton(rng, num_atoms, elements, irregularity)
             if draft is not None and all(_unsaturate(rng, draft, irregularity) for _ in range(unsaturation)):
                 smiles = draft.spell()
-                if is_plausible(smiles):
+                if _is_plausible(smiles):
                     return smiles
         if unsaturation:
             unsaturation -= 1
@@ -112,13 +127,17 @@ def grow(num_atoms: int, hetero: Sequence[str], unsaturation: int, seed: int, ir
             elements.pop(rng.randrange(len(elements)))
 
 
+@lru_cache(maxsize=256)  # a few look at the same one in turn
+def molecule_of(smiles: str) -> Chem.Mol:
+    """Return the molecule of a SMILES of our own making; several hold it, so nobody may change it."""
+    return Chem.MolFromSmiles(smiles)
+
+
 @lru_cache(maxsize=MAX_REMEMBERED)  # small molecules come again and again
-def is_plausible(smiles: str) -> bool:
-    """Whether a SMILES of our own making passes the answer rules and every plausibility rule."""
-    try:
-        return broken_rule(read_molecule(smiles)) is None
-    except RejectedAnswerError:
-        return False
+def _is_plausible(smiles: str) -> bool:
+    """Whether the SMILES of a draft is read and breaks no rule."""
+    mol = molecule_of(smiles)
+    return mol is not None and broken_rule(mol, RING_RULES if any(map(str.isdigit, smiles)) else CHAIN_RULES) is None
 
 
 class Formula(NamedTuple):
@@ -136,7 +155,7 @@ class Formula(NamedTuple):
 @lru_cache(maxsize=MAX_REMEMBERED)
 def formula_of(smiles: str) -> Formula:
     """Return the formula of a SMILES of our own making."""
-    text = str(CalcMolFormula(Chem.MolFromSmiles(smiles)))
+    text = str(CalcMolFormula(molecule_of(smiles)))
     counts, _ = parse_formula(text)
     missing = 2 + sum((VALENCE[element] - 2) * count for element, count in counts.items() if element != "H") - counts.get("H", 0)
     return Formula(text, missing // 2)

@@ -118,7 +118,7 @@ def test_it_is_as_tight_as_the_failed_task_and_knows_its_own_size() -> None:
 def test_it_lies_on_the_side_of_its_own_scaffold() -> None:
     child = relabelled("Cc1ccc(OC)cc1C(=O)O", task_of("elucidation"))
     family = families()["elucidation"]
-    assert family.split_keys(child)[1] == f"scaffold {scaffold_of('c1ccccc1')}"  # type: ignore[attr-defined]
+    assert family.split_keys(child)[1]() == f"scaffold {scaffold_of('c1ccccc1')}"  # type: ignore[attr-defined]
 
 
 def test_same_answer_same_task() -> None:
