@@ -9,7 +9,7 @@ from dataclasses import replace
 from flywheel.contracts import Knob
 from flywheel.envs.chemistry.family import GROWTH_KNOBS, Made, grow_reference
 from flywheel.envs.chemistry.formula_groups import choose_features, group_wishes
-from flywheel.envs.chemistry.growth import molecule_of
+from flywheel.envs.chemistry.growth import num_heavy_atoms
 from flywheel.envs.chemistry.mutations import AND, Wish, WishListFamily
 
 
@@ -37,7 +37,7 @@ class GroupsFamily(WishListFamily):
     def about(self, reference: str, params: Mapping[str, int], seed: int) -> Made:
         """Ask for some of the molecule's groups."""
         chosen = choose_features(reference, params["num_groups"], seed)
-        most = molecule_of(reference).GetNumHeavyAtoms() + 3 - params["tightness"]
+        most = num_heavy_atoms(reference) + 3 - params["tightness"]
         constraints = [
             *chosen.values(),
             {"kind": "property", "name": "heavy_atoms", "max": most},

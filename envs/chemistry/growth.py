@@ -21,14 +21,10 @@ from flywheel.verifiers.chemistry_plausible import broken_rule
 
 VALENCE = {"C": 4, "N": 3, "O": 2, "S": 2, "F": 1, "Cl": 1, "Br": 1}
 RING_SIZES = (3, 5, 6)
-CHAIN_RULES = frozenset(
-    (
-        *("gem_diol", "hemiacetal", "hemiaminal", "gem_diamine", "alpha_halo_heteroatom", "carbonic_acid"),
-        *("enol", "imidic_acid", "nh_imine", "thioaldehyde", "cumulene"),
-    )
-)
-"""What a draft without a ring may break: its atoms have their usual valences, and what is no carbon is bonded to carbons only."""
-RING_RULES = CHAIN_RULES | {"ring_size", "ring_strain", "ring_unsaturation", "bredt", "small_ring_carbonyl"}
+RULES = frozenset({"gem_diol", "hemiacetal", "hemiaminal", "gem_diamine", "alpha_halo_heteroatom"})
+"""What a draft may break: its atoms have their usual valences, and what is no carbon is bonded to carbons only."""
+MULTIPLE_BOND_RULES = frozenset({"carbonic_acid", "enol", "imidic_acid", "nh_imine", "thioaldehyde", "cumulene"})
+RING_RULES = frozenset({"ring_size", "ring_strain", "ring_unsaturation", "bredt", "small_ring_carbonyl"})
 BOND = {1: "", 2: "=", 3: "#"}
 ATTEMPTS_BEFORE_RELAXING = 8
 MAX_REMEMBERED = 16_384
@@ -136,8 +132,18 @@ def molecule_of(smiles: str) -> Chem.Mol:
 @lru_cache(maxsize=MAX_REMEMBERED)  # small molecules come again and again
 def _is_plausible(smiles: str) -> bool:
     """Whether the SMILES of a draft is read and breaks no rule."""
-    mol = molecule_of(smiles)
-    return mol is not None and broken_rule(mol, RING_RULES if any(map(str.isdigit, smiles)) else CHAIN_RULES) is None
+    mol, rules = molecule_of(smiles), RULES
+    if "=" in smiles or "#" in smiles:
+        rules |= MULTIPLE_BOND_RULES
+    if any(map(str.isdigit, smiles)):
+        rules |= RING_RULES
+    return mol is not None and broken_rule(mol, rules) is None
+
+
+@lru_cache(maxsize=MAX_REMEMBERED)
+def num_heavy_atoms(smiles: str) -> int:
+    """Return the number of heavy atoms of a SMILES of our own making."""
+    return int(molecule_of(smiles).GetNumHeavyAtoms())
 
 
 class Formula(NamedTuple):

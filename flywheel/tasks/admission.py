@@ -70,10 +70,11 @@ class Admission:
         return reason
 
     def is_repeat(self, key: str) -> bool:
-        """Whether a task that was drawn before may not come again, and count it where it may not."""
-        is_known = key in self._known
-        self.refused["repeat"] += is_known
-        return is_known
+        """Whether a task was drawn before, and is not to come again; count it where it was."""
+        if key not in self._known:
+            return False
+        self.refused["repeat"] += 1
+        return True
 
     def is_contaminated(self, task: Task, key: str) -> bool:
         """Whether a task is an evaluation's, by its ``ENV`` and canonical key or by a passage of its prompt."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from rdkit import Chem
 
 from flywheel.config import Recipe
 from flywheel.contracts import TaskGenerator, draw_params
-from flywheel.envs.chemistry import ChemistryEnv
+from flywheel.envs.chemistry import ChemistryEnv, growth
 from flywheel.envs.chemistry.edits import EDITS, edited
 from flywheel.envs.chemistry.family import ChemistryFamily
 from flywheel.envs.chemistry.growth import formula_of, grow
@@ -164,6 +165,20 @@ def test_grown_molecules_are_plausible_and_of_the_right_size(num_atoms: int, het
         assert smiles == grow(num_atoms, hetero, unsaturation, seed)
         assert formula_of(smiles).unsaturation <= unsaturation
     assert formula_of(grow(4, (), 0, 1)).text == "C4H10"
+
+
+def test_a_draft_breaks_no_rule_but_those_that_growth_looks_at() -> None:
+    implausible = 0
+    for seed in range(2000):
+        rng = random.Random(seed)
+        hetero = [rng.choice(("O", "N", "F", "S", "Cl", "Br")) for _ in range(rng.randint(0, 6))]
+        draft = growth._skeleton(rng, max(rng.randint(3, 16), len(hetero) + 1), hetero, 0.3)
+        if draft is not None and all(growth._unsaturate(rng, draft, 0.5) for _ in range(rng.randint(0, 5))):
+            smiles = draft.spell()
+            broken = broken_rule(read_molecule(smiles))
+            implausible += broken is not None
+            assert growth._is_plausible(smiles) == (broken is None), (smiles, broken)
+    assert implausible > 400
 
 
 def test_formula_and_unsaturation() -> None:

@@ -1,16 +1,16 @@
 import dataclasses
 import itertools
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import pytest
 
 from flywheel.config import Recipe
-from flywheel.contracts import Knob, TaskGenerator, draw_params, level_of
+from flywheel.contracts import Knob, SplitKey, TaskGenerator, draw_params, level_of
 from flywheel.errors import ConfigError
 from flywheel.tasks.source import TaskSource
 from flywheel.tool_env import ToolEnv
-from flywheel.types import Knobs, Task
+from flywheel.types import Knobs, Split, Task
 
 
 class Numbers:
@@ -62,7 +62,7 @@ class LastDigitsEnv(NumbersEnv):
 class BothDigits(Numbers):
     """Numbers of two digits, each with a say."""
 
-    def split_keys(self, task: Task) -> tuple[str, ...]:
+    def split_keys(self, task: Task) -> tuple[SplitKey, ...]:
         return tuple(f"{place}{digit}" for place, digit in enumerate(f"{task.payload['number']:02}"))
 
 
@@ -72,6 +72,29 @@ class BothDigitsEnv(NumbersEnv):
     @classmethod
     def generators(cls) -> dict[str, TaskGenerator]:
         return {"numbers": BothDigits()}
+
+
+class LateDigits(BothDigits):
+    """The same, but the second digit has to be asked for."""
+
+    told: ClassVar[list[SplitKey]] = []
+
+    def split_keys(self, task: Task) -> tuple[SplitKey, ...]:
+        first, second = super().split_keys(task)
+
+        def told() -> str:
+            self.told.append(second)
+            return str(second)
+
+        return first, told
+
+
+class LateDigitsEnv(NumbersEnv):
+    """Say the number."""
+
+    @classmethod
+    def generators(cls) -> dict[str, TaskGenerator]:
+        return {"numbers": LateDigits()}
 
 
 class Others(Numbers):
@@ -139,6 +162,19 @@ def test_where_several_keys_decide_no_one_of_them_is_on_both_sides() -> None:
         assert digits[0].isdisjoint(digits[1])
     torn = dataclasses.replace(heldout[0], payload={"number": 10 * (heldout[0].payload["number"] // 10) + train[0].payload["number"] % 10})
     assert source.barred(dataclasses.replace(torn, split="train")) == "heldout"
+
+
+def test_a_split_key_that_takes_long_is_asked_for_only_where_the_others_do_not_settle_it() -> None:
+    plain, late = (
+        TaskSource(recipe(environments={"n": {"use": f"{__name__}:{name}"}}, tasks={"heldout_share": 0.2}))
+        for name in ("BothDigitsEnv", "LateDigitsEnv")
+    )
+    tasks = [dataclasses.replace(plain.train(0), payload={"number": number}) for number in range(100)]
+    for split in get_args(Split):
+        sides = [[source._is_of(split, source.families[0], task) for task in tasks] for source in (plain, late)]
+        assert sides[0] == sides[1]
+        assert 0 < sum(sides[0]) < 100
+    assert len(LateDigits.told) == 100  # a first digit is on one of the two sides, and only there the second one counts
 
 
 def test_demonstrations_may_have_shares_of_their_own() -> None:
