@@ -16,6 +16,8 @@ import time
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
+import numpy as np
+
 from flywheel.config import CurriculumConfig
 from flywheel.contracts import Knob
 from flywheel.tasks.curriculum import Curriculum
@@ -25,6 +27,7 @@ from flywheel.types import Knobs, Task
 
 GROUPS, GROUP_SIZE, STEPS, WARMUP = 16, 8, 80, 20
 SLOPES = {"length": 0.5, "depth": 0.35, "breadth": 0.1, "noise": 0.0}  # log-odds a knob step; the last knob does nothing
+NOISE = 0.7  # standard deviation of what a task is harder than its knobs say, in log-odds
 NUM_ORACLE = 256
 # Where the learner begins: most tasks of the ranges are easy for it, about right, or hard.
 STARTS = {"mostly easy": 9.0, "centred": 4.5, "mostly hard": -1.0}
@@ -47,7 +50,10 @@ class Simulated:
         self.knobs = {knob: Knob(low=0, high=9, default=(0, 9), help="") for knob in SLOPES}
 
     def generate(self, params: Knobs, seed: int) -> Task:
-        return Task.create(env="sim", family=self.family, prompt="", payload={}, params=dict(params), seed=seed)
+        return self.task(params, seed, random.Random(seed).gauss(0, NOISE))
+
+    def task(self, params: Knobs, seed: int, noise: float) -> Task:
+        return Task.create(env="sim", family=self.family, prompt="", payload={"noise": noise}, params=dict(params), seed=seed)
 
     def demonstrate(self, task: Task) -> list[str]:
         return []
@@ -59,8 +65,7 @@ class Simulated:
         pass
 
     def difficulty(self, task: Task) -> float:
-        noise = random.Random(task.id).gauss(0, 0.7)
-        return self.offset + sum(SLOPES[knob] * int(value) for knob, value in task.params.items()) + noise
+        return self.offset + sum(SLOPES[knob] * int(value) for knob, value in task.params.items()) + float(task.payload["noise"])
 
 
 class Learner:
@@ -99,7 +104,7 @@ def simulate(rule: str, start: float, seed: int) -> Result:
     curriculum = Curriculum(CurriculumConfig.model_validate({"rule": name, **RULES.get(name, {})}), families, seed)
     learner, rng, result = Learner(start, generators), random.Random(seed), Result()
     for step in range(STEPS):
-        tasks = [_drawn(curriculum, learner, rule, step * GROUPS + at, rng) for at in range(GROUPS)]
+        tasks = [_drawn(curriculum, learner, rule, step * GROUPS + at, seed) for at in range(GROUPS)]
         chances = [learner.chance(task) for task in tasks]
         predicted = [curriculum.predicted(task) or 0.0 for task in tasks]
         solved = [sum(rng.random() < p for _ in range(GROUP_SIZE)) for p in chances]
@@ -115,15 +120,18 @@ def simulate(rule: str, start: float, seed: int) -> Result:
     return result
 
 
-def _drawn(curriculum: Curriculum, learner: Learner, rule: str, index: int, rng: random.Random) -> Task:
+def _drawn(curriculum: Curriculum, learner: Learner, rule: str, index: int, seed: int) -> Task:
     if rule != "oracle":
         plan = curriculum.plan(index)
         return plan.family.generator.generate(plan.params(index), index)
-    drawn = []
-    for at in range(NUM_ORACLE):
-        family = rng.choice(list(learner.families.values()))
-        drawn.append(family.generate({knob: rng.randint(0, 9) for knob in SLOPES}, index * NUM_ORACLE + at))
-    return max(drawn, key=lambda task: -abs(learner.chance(task) - 0.5))
+    rng, families = np.random.default_rng((seed, index)), list(learner.families.values())
+    chosen = rng.integers(0, len(families), size=NUM_ORACLE)
+    knobs = rng.integers(0, 10, size=(NUM_ORACLE, len(SLOPES)))
+    noise = rng.normal(0, NOISE, size=NUM_ORACLE)
+    ahead = np.array([family.offset - learner.ability[family.family] for family in families])
+    best = int(np.argmin(np.abs(ahead[chosen] + knobs @ np.array(list(SLOPES.values())) + noise)))
+    params = dict(zip(SLOPES, map(int, knobs[best]), strict=True))
+    return families[chosen[best]].task(params, index, float(noise[best]))
 
 
 def shown(values: Sequence[float]) -> str:
