@@ -60,6 +60,9 @@ class SolveModel:
         self._discount = discount
         self._correlation = correlation
         self._pieces = np.minimum(_MAX_PIECES, self._span).astype(int)
+        self._knob_of = np.repeat(np.arange(len(self.names)), self._pieces)  # of each piece, as the next two
+        self._starts = np.concatenate([np.arange(0), *map(np.arange, self._pieces)])
+        self._middles = np.clip(self._pieces[self._knob_of] / 2 - self._starts, 0, 1)
         slopes = np.repeat(-drop / max(1, len(self.names)) / self._pieces, self._pieces)
         self._prior_precision = np.diag(np.array([_BIAS_STD] + [_STEP_STD] * len(slopes)) ** -2)
         self.mean: Array = np.concatenate([[0.0], slopes])
@@ -76,12 +79,10 @@ class SolveModel:
 
     def features(self, settings_NK: Array) -> Array:
         """Return the regression's inputs, shape (N, F): a bias, and how far each piece of each knob is climbed, less its middle's."""
-        columns = [np.ones((len(settings_NK), 1))]
-        for at, pieces in enumerate(self._pieces):
-            climbed = (settings_NK[:, at : at + 1] - self._low[at]) / self._span[at] * pieces
-            starts = np.arange(pieces)
-            columns.append(np.clip(climbed - starts, 0, 1) - np.clip(pieces / 2 - starts, 0, 1))
-        return np.hstack(columns)
+        climbed = (settings_NK - self._low) / self._span * self._pieces
+        features = np.ones((len(settings_NK), 1 + len(self._starts)))
+        features[:, 1:] = np.clip(climbed[:, self._knob_of] - self._starts, 0, 1) - self._middles
+        return features
 
     # ------------------------------------------------------------ belief
 
