@@ -131,7 +131,7 @@ def _drawn(curriculum: Curriculum, learner: Learner, rule: str, index: int, seed
     ahead = np.array([family.offset - learner.ability[family.family] for family in families])
     best = int(np.argmin(np.abs(ahead[chosen] + knobs @ np.array(list(SLOPES.values())) + noise)))
     params = dict(zip(SLOPES, map(int, knobs[best]), strict=True))
-    return families[chosen[best]].task(params, index, float(noise[best]))
+    return families[int(chosen[best])].task(params, index, float(noise[best]))
 
 
 def shown(values: Sequence[float]) -> str:
