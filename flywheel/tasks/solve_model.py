@@ -139,17 +139,17 @@ def _laplace(mean: Array, precision: Array, X: Array, solved: Array, judged: Arr
         logits = X @ w
         return float(0.5 * (w - mean) @ precision @ (w - mean) + np.sum(judged * np.logaddexp(0.0, logits) - solved * logits))
 
-    w = mean
+    w, least = mean, loss(mean)
     for _ in range(_MAX_NEWTON):
         rates = _sigmoid(X @ w)
         gradient = precision @ (w - mean) + X.T @ (judged * rates - solved)
         step = np.linalg.solve(precision + (X.T * (judged * rates * (1 - rates))) @ X, gradient)
-        size = 1.0
-        while size > 1e-6 and loss(w - size * step) > loss(w):
-            size /= 2
-        w = w - size * step
         if float(np.abs(step).max()) < 1e-10:
             break
+        size = 1.0
+        while (found := loss(w - size * step)) > least + 1e-12 * abs(least) and size > 1e-6:
+            size /= 2
+        w, least = w - size * step, found
     rates = _sigmoid(X @ w)
     return w, precision + (X.T * (judged * rates * (1 - rates))) @ X
 
