@@ -37,7 +37,7 @@ def test_the_command_says_why_it_can_not_start(capsys: pytest.CaptureFixture[str
     assert check.main(["bublewrap"]) == 2
     assert "did you mean 'bubblewrap'" in capsys.readouterr().err
     assert check.main(["bubblewrap", "--runtime", "runsc"]) == 2
-    assert capsys.readouterr().err.startswith("sandbox: sandbox.runtime is 'runsc'")
+    assert capsys.readouterr().err.startswith("sandbox.runtime is 'runsc'")
     for name, why in {"os:getcwd": "can't be made: TypeError", "builtins:str": "is no sandbox backend"}.items():
         assert check.main([name]) == 2
         assert f"sandbox.backend {name!r} {why}" in capsys.readouterr().err
