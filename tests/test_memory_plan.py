@@ -153,7 +153,7 @@ def test_the_driver_says_how_much_memory_there_is(tmp_path: Path, monkeypatch: p
 
 
 def test_an_engine_without_room_for_one_sequence_is_refused() -> None:
-    recipe = Recipe.model_validate({"environments": {"toy": {}}, "engine": {"max_model_len": 4096}})
+    recipe = Recipe.model_validate({"policy": {"model": "org/model"}, "environments": {"toy": {}}, "engine": {"max_model_len": 4096}})
     shape = ModelShape.of(config("8B"))
     (problem,) = (p for p in misfits(recipe, plan_memory(recipe, shape, 20 * GB, shared=False), 20 * GB) if "cache" in p)
     assert "raise placement.gpu_memory_utilization or placement.tensor_parallel" in problem
