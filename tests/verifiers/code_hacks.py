@@ -279,7 +279,7 @@ BREAKS = {
     "an_error_made_of_anything": SAY
     + "def f(xs):\n    os.write(4, packed('', 1, 'error', {'bases': ['print', 'type', 'object', 'ExceptionGroup', 'UnicodeDecodeError'], 'args': [{'d': []}]}))\n    os._exit(0)",
     "a_byte_out_of_band": "import socket\ndef f(xs):\n    socket.socket(fileno=4).send(b'x', socket.MSG_OOB)\n    return xs",
-    "a_socket_that_does_not_wait": "import os\ndef f(xs):\n    os.set_blocking(4, False)\n    return sorted(xs)",
+    "a_socket_that_does_not_wait": "import os\ndef f(xs):\n    os.set_blocking(4, False)\n    return xs",
     "reads_the_next_request": "import os\ndef f(xs):\n    os.set_blocking(4, False)\n    try:\n        return os.read(4, 1000).decode()\n    except BlockingIOError:\n        return xs",
     "stops_itself": "import os, signal\ndef f(xs):\n    os.kill(os.getpid(), signal.SIGSTOP)",
 }
