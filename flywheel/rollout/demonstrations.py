@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,8 @@ from flywheel.inference.chat import ChatFormat
 from flywheel.rollout.playing import imitation_row, play
 from flywheel.rollout.stage import Stage
 from flywheel.types import Experience, Row, Task, content_id
+
+DRAWN_AT_ONCE = 500  # drawing keeps everything else waiting, and nothing drawn shows no progress
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,23 +39,33 @@ async def play_demonstrations(
     Raises:
         ConfigError: an environment has no demonstrations, or a reference does not solve its own task.
     """
-    waiting = enumerate(references)
-    played: dict[int, Demonstration] = {}
+    places = asyncio.Semaphore(concurrency)
+    num_played = 0
 
-    async def play_on() -> None:
-        for number, (task, actions) in waiting:  # all take from the one iterator, so tasks are drawn as places become free
-            played[number] = await _play(stage, task, actions)
-            progress(len(played))
+    async def play_one(task: Task, actions: list[str]) -> Demonstration:
+        nonlocal num_played
+        async with places:
+            demonstration = await _play(stage, task, actions)
+        num_played += 1
+        progress(num_played)
+        return demonstration
 
+    waiting, played = iter(references), list[Demonstration]()
+    while chosen := _drawn(waiting):
+        played += await asyncio.gather(*(play_one(task, actions) for task, actions in chosen))
+    return played
+
+
+def _drawn(references: Iterator[tuple[Task, list[str]]]) -> list[tuple[Task, list[str]]]:
+    """Return the next few tasks and their reference actions."""
     try:
-        await asyncio.gather(*(play_on() for _ in range(concurrency)))
+        return list(itertools.islice(references, DRAWN_AT_ONCE))
     except NotImplementedError as error:
         raise ConfigError(f'demonstrations are needed (policy.model = "tiny", or cold_start.steps above 0), but {error}') from None
     except FlywheelError:
         raise
     except Exception as error:  # plug-in code
         raise ConfigError(f"demonstrate() raised {described(error)}; mend the environment") from error
-    return [played[number] for number in sorted(played)]
 
 
 def demonstration_row(demonstration: Demonstration, chat: ChatFormat) -> Row:
