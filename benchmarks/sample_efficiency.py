@@ -11,7 +11,9 @@ counts the tokens of groups without contrast among those that it divides by, fly
 (arXiv:2503.14476); what Adam makes of a gradient does not depend on its scale.
 
 Chemistry begins with a model that has seen molecules of up to nine heavy atoms and is asked for up to twelve; code with one that has
-seen its range. The axes count every token sampled for training from any model (the weight-sync probes among them), tokens trained, and seconds;
+seen its range.
+
+The axes count every token sampled for training from any model (the weight-sync probes among them), tokens trained, and seconds;
 evaluation is left out. Held-out: the same 500 tasks at every evaluation, uniform over the knob ranges. The target is (a)'s mean over its
 last five evaluations and all seeds; an arm has reached it at the first of three evaluations in a row that are at or above it.
 (b) matches (a) where the paired 90 % bootstrap interval of their levels' difference, seed by seed, lies within ±0.03.
