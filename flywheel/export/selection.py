@@ -66,20 +66,23 @@ class Selected:
 def select(reader: Reader, selection: Selection) -> Selected:
     """Return what a store holds of a selection. Of a run that is going on, it is what is journalled by now."""
     where, values = _where(selection)
-    asked = (
-        "WITH found AS (SELECT e.id, e.group_id, e.step, e.tier, e.seq, coalesce(s.dropped, 0) AS dropped, "
-        "row_number() OVER (PARTITION BY coalesce(s.dropped, 0), e.content ORDER BY e.step, e.group_id, e.seq) AS times "
-        f"FROM experiences e JOIN records r ON r.seq = e.seq LEFT JOIN shards s ON s.number = r.shard WHERE {where}) "
-        f"SELECT id, group_id, step, tier, dropped FROM found {'' if selection.duplicates else 'WHERE times = 1 '}"
-        "ORDER BY step, group_id, seq"
+    rows = reader.query(
+        "SELECT e.id, e.group_id, e.step, e.tier, coalesce(s.dropped, 0), e.content "
+        f"FROM experiences e JOIN records r ON r.seq = e.seq LEFT JOIN shards s ON s.number = r.shard WHERE {where} "
+        "ORDER BY e.step, e.group_id, e.seq",
+        values,
     )
-    rows = reader.query(asked, values)
     if selection.routes:
         # Routes are looked up one by one: their bodies may lie in shards.
         wanted = set(selection.routes)
         routes = reader.select("route")
         routed = {route["experience_id"] for route in routes if wanted & {route["destination"], *route.get("also", ())}}
         rows = [row for row in rows if row[0] in routed]
+    if not selection.duplicates:
+        firsts: dict[tuple[Any, ...], Any] = {}
+        for row in rows:
+            firsts.setdefault(tuple(row[4:]), row)
+        rows = list(firsts.values())
     return Selected(found=[Found(*row[:4]) for row in rows if not row[4]], num_dropped=sum(row[4] for row in rows))
 
 
