@@ -48,7 +48,8 @@ def run(tmp_path: Path) -> Path:
         attempt(4, 0, split="heldout"),
     ]
     journal.append_experiences(others, step=2)
-    journal.append("route", [(others[0].id, {"experience_id": others[0].id, "destination": "distill", "reason": "kept"})], step=2)
+    routes = [(others[0], "distill"), (others[1], "replay")]
+    journal.append("route", [(e.id, {"experience_id": e.id, "destination": where, "reason": "kept"}) for e, where in routes], step=2)
     journal.close()
     return folder
 
@@ -81,6 +82,7 @@ def test_by_default_each_solved_answer_to_a_training_task_comes_once(run: Path) 
         (Selection(min_tier="L3"), []),
         (Selection(duplicates=True, min_tier="L2", steps=(2, 2)), [(2, 0)]),  # the repeated answer is of tier L0
         (Selection(routes=("distill",)), [(2, 0)]),
+        (Selection(routes=("replay",)), [(2, 1)]),  # the first of its like has another route, so it can't stand for it
         (Selection(outcomes=("truncated",)), [(2, 4)]),
         (Selection(heldout=True, steps=(2, 2)), [(2, 0), (4, 0)]),
     ],
