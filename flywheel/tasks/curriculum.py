@@ -247,11 +247,12 @@ class Curriculum:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over a state; a family that it does not know keeps what it has."""
+        """Take over a state; a family that it does not know, or whose knobs were others then, keeps what it has."""
         self.breeder.restore(state["breeder"])
         self.step, self.num_raised, self.num_lowered = state["step"], state["num_raised"], state["num_lowered"]
         for family in self._families:
-            if (kept := state["families"].get(family.name)) is not None:
+            kept = state["families"].get(family.name)
+            if kept is not None and len(kept["mean"]) == len(self._models[family.name].mean):
                 self._models[family.name].restore(kept)
                 self._mixed[family.name].restore(kept["mixed"])
                 self._slow[family.name] = np.array(kept["slow"])

@@ -121,6 +121,18 @@ def test_fixed_and_easy_to_hard_levels() -> None:
     assert fmean(difficulty(draw(ramp, i)) for i in range(100)) > 16
 
 
+def test_a_family_whose_knobs_were_others_keeps_what_it_has() -> None:
+    old, now = make(), make()
+    learn(old, 4.0, 2)
+    state = old.state()
+    for kept in state["families"].values():
+        kept["mean"].append(0.0)
+    before = now.state()["families"]
+    now.restore(state)
+    assert now.step == 2
+    assert now.state()["families"] == before
+
+
 def test_the_order_of_outcomes_does_not_count_and_the_state_survives_json_bit_for_bit() -> None:
     one, other, restored = make(), make(), make()
     for step in range(5):
