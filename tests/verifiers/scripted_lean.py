@@ -223,6 +223,16 @@ def spin(seconds: float) -> None:
         pass
 
 
+def eat_all() -> None:
+    """Take memory until no more is given, and hold it: beyond what a request may have, which lies below what a process may."""
+    hoard = []
+    try:
+        while True:
+            hoard.append(bytearray(1 << 24))
+    except MemoryError:
+        time.sleep(3600)
+
+
 def misbehave(text: str, table: Path, *, repl: bool) -> None:
     """Do what a word in the text says."""
     for word in ("DIE", "HANG"):
@@ -238,8 +248,7 @@ def misbehave(text: str, table: Path, *, repl: bool) -> None:
     if "SPIN" in text:
         spin(3600)
     if "EAT" in text:
-        hoard = [bytearray(1 << 24) for _ in range(1 << 12)]
-        time.sleep(3600 + len(hoard))
+        eat_all()
     if "FLOOD" in text:
         while True:
             sys.stdout.write("x" * 65536)
