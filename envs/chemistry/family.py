@@ -41,6 +41,7 @@ class ChemistryFamily(ABC):
 
     family: str
     knobs: Mapping[str, Knob]
+    _last_key: tuple[Any, str] = None, ""
 
     @abstractmethod
     def make(self, params: Mapping[str, int], seed: int) -> Made:
@@ -129,7 +130,11 @@ class ChemistryFamily(ABC):
 
     def key(self, task: Task) -> str:
         """Return the canonical key: the constraints, in sorted order, with molecules by their InChIKeys."""
-        return content_id(sorted(map(_SORTED.encode, map(_canonical, task.payload["constraints"]))))
+        constraints, (known, key) = task.payload["constraints"], self._last_key
+        if known is not constraints:  # a task's key is asked for several times in a row
+            key = content_id(sorted(map(_SORTED.encode, map(_canonical, constraints))))
+            self._last_key = constraints, key
+        return key
 
     def split_keys(self, task: Task) -> tuple[SplitKey, ...]:
         """Return what decides the split: the scaffold of the molecule that the task names.
@@ -202,8 +207,9 @@ def _molecule_fields(spec: Mapping[str, Any]) -> tuple[str, ...]:
     return (_MOLECULES[spec["kind"]],) if spec["kind"] in _MOLECULES else ()
 
 
-def _canonical(spec: Mapping[str, Any]) -> dict[str, Any]:
-    return {**spec, **{field: inchikey_of(spec[field]) for field in _molecule_fields(spec)}}
+def _canonical(spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    fields = _molecule_fields(spec)
+    return {**spec, **{field: inchikey_of(spec[field]) for field in fields}} if fields else spec
 
 
 @lru_cache(maxsize=MAX_REMEMBERED)

@@ -17,20 +17,25 @@ from flywheel.envs.chemistry.mutations import Wish, WishListFamily
 from flywheel.verifiers.chemistry_groups import pattern
 
 ASKED: Mapping[str, Sequence[str]] = {
-    "O": ("alcohol", "ether", "acetal", "epoxide"),
-    "O=": ("aldehyde", "ketone", "carboxylic acid", "ester", "lactone"),
+    "O": ("alcohol", "ether", "acetal"),
+    "O1": ("epoxide",),
+    "O=": ("aldehyde", "ketone", "carboxylic acid", "ester"),
+    "O=1": ("lactone",),
     "N": ("primary amine", "secondary amine", "tertiary amine"),
     "N=": ("imine",),
     "N#": ("nitrile",),
-    "NO=": ("amide", "lactam"),
+    "NO=": ("amide",),
+    "NO=1": ("lactam",),
     "=": ("alkene",),
     "#": ("alkyne",),
-    "": ("arene", "isopropyl", "tert-butyl"),
+    "1": ("arene",),
+    "(": ("isopropyl", "tert-butyl"),
     "S": ("thiol", "sulfide"),
     "F": ("fluoride",),
     "CL": ("chloride",),
 }
-"""Groups that small molecules have, by the characters that no SMILES of such a molecule is without."""
+"""Groups that small molecules have, by the characters that no SMILES of such a molecule is without; 1 is any digit."""
+_ANY_DIGIT = str.maketrans("023456789", "1" * 9)
 
 
 class FormulaGroupsFamily(WishListFamily):
@@ -80,7 +85,7 @@ def choose_features(reference: str, count: int, seed: int) -> dict[str, dict[str
 @lru_cache(maxsize=MAX_REMEMBERED)
 def _features(smiles: str) -> Mapping[str, Mapping[str, Any]]:
     """Return the constraints that the molecule meets, by the words that a prompt uses."""
-    mol, characters = molecule_of(smiles), set(smiles.upper())
+    mol, characters = molecule_of(smiles), set(smiles.upper().translate(_ANY_DIGIT))
     possible = (name for needed, names in ASKED.items() if characters.issuperset(needed) for name in names)
     found: dict[str, dict[str, Any]] = {
         name: {"kind": "functional_group", "name": name} for name in possible if mol.HasSubstructMatch(pattern(name))

@@ -23,8 +23,9 @@ VALENCE = {"C": 4, "N": 3, "O": 2, "S": 2, "F": 1, "Cl": 1, "Br": 1}
 RING_SIZES = (3, 5, 6)
 RULES = frozenset({"gem_diol", "hemiacetal", "hemiaminal", "gem_diamine", "alpha_halo_heteroatom"})
 """What a draft may break: its atoms have their usual valences, and what is no carbon is bonded to carbons only."""
-MULTIPLE_BOND_RULES = frozenset({"carbonic_acid", "enol", "imidic_acid", "nh_imine", "thioaldehyde", "cumulene"})
-RING_RULES = frozenset({"ring_size", "ring_strain", "ring_unsaturation", "bredt", "small_ring_carbonyl"})
+MULTIPLE_BOND_RULES = frozenset({"carbonic_acid", "imidic_acid", "nh_imine", "thioaldehyde", "cumulene"})
+CARBON_BOND_RULES = frozenset({"enol"})
+RING_RULES = frozenset({"ring_strain", "ring_unsaturation", "bredt", "small_ring_carbonyl"})
 BOND = {1: "", 2: "=", 3: "#"}
 ATTEMPTS_BEFORE_RELAXING = 8
 MAX_REMEMBERED = 16_384
@@ -135,6 +136,8 @@ def _is_plausible(smiles: str) -> bool:
     mol, rules = molecule_of(smiles), RULES
     if "=" in smiles or "#" in smiles:
         rules |= MULTIPLE_BOND_RULES
+    if "=C" in smiles or "#C" in smiles:
+        rules |= CARBON_BOND_RULES
     if any(map(str.isdigit, smiles)):
         rules |= RING_RULES
     return mol is not None and broken_rule(mol, rules) is None

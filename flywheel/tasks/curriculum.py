@@ -15,10 +15,11 @@ A draw is a function of the run's seed, the index and the state; the state is a 
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,13 +37,17 @@ from flywheel.types import Task, derive_seed
 NUM_LEVELS = 5
 NUM_PROBES = 64
 NUM_CANDIDATES = 24
+NUM_AT_ONCE = 8  # settings that are chosen together: most draws take several before one gives a task
 SLOW = 0.9  # what the slow average of the progress rule keeps at each step
 JITTER = 0.15  # how far knobs stray from the scheduled level, as a share of their ranges
 EVERYWHERE = 0.9  # share of settings that have to agree before a family counts as saturated or hopeless
 
 
 class Plan(NamedTuple):
-    """What a draw is, by its number: its family, how its knobs are set by seed, and whether it is one of exploration's uniform draws."""
+    """What a draw is, by its number: its family, what sets its knobs at each attempt, and whether it is one of exploration's uniform draws.
+
+    `params` is called with the attempt's seed; settings that don't depend on it come one after another.
+    """
 
     number: int
     family: Family
@@ -92,7 +97,8 @@ class Curriculum:
         kept = config.family_floor + (1 - config.family_floor) * signals / max(float(signals.max()), 1e-12)
         chances = kept * [f.share for f in self._families]
         family = self._families[int(rng.choice(len(self._families), p=chances / chances.sum()))]
-        return Plan(index, family, lambda seed: self._best(family, signal_of[family.name], seed))
+        settings = self._best(family, signal_of[family.name], rng)
+        return Plan(index, family, lambda _: next(settings))
 
     def predicted(self, task: Task) -> float | None:
         """Return the predicted solve rate of a task; None for one of no family of this run."""
@@ -115,16 +121,18 @@ class Curriculum:
         family = random.Random(derive_seed(self._seed, "family", index)).choices(self._families, shares)[0]
         return Plan(index, family, lambda seed: draw_params(family.generator.knobs, self._ranges[family.name], seed))
 
-    def _best(self, family: Family, signal: Callable[[Array], Array], seed: int) -> dict[str, int]:
-        """Return the setting with the highest signal among a few random ones."""
+    def _best(self, family: Family, signal: Callable[[Array], Array], rng: np.random.Generator) -> Iterator[dict[str, int]]:
+        """Yield settings without end, each the one with the highest signal among a few random ones."""
         ranges = self._ranges[family.name]
         if not ranges:
-            return {}
+            yield from itertools.repeat({})
         low, high = np.array(list(ranges.values())).T
-        candidates = np.random.default_rng(seed).integers(low, high + 1, size=(NUM_CANDIDATES, len(ranges)))
-        features = self._models[family.name].features(candidates.astype(float))
-        best = candidates[int(np.argmax(signal(features)))]
-        return dict(zip(ranges, map(int, best), strict=True))
+        while True:
+            candidates = rng.integers(low, high + 1, size=(NUM_AT_ONCE * NUM_CANDIDATES, len(ranges)))
+            signals = signal(self._models[family.name].features(candidates.astype(float)))
+            best = signals.reshape(NUM_AT_ONCE, NUM_CANDIDATES).argmax(axis=1) + NUM_CANDIDATES * np.arange(NUM_AT_ONCE)
+            for setting in candidates[best].tolist():
+                yield dict(zip(ranges, setting, strict=True))
 
     def _signal(self, family: str, rng: np.random.Generator) -> Callable[[Array], Array]:
         """Return the learning signal of settings, under beliefs drawn from the posterior where uncertainty is worth a try."""
