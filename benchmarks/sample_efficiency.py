@@ -81,7 +81,7 @@ CURRICULUM = {
     "curriculum.hopeless_below": 0.0,
 }
 LESSONS = {"learning.hindsight_share": 0.2, "learning.repair_share": 0.1, "learning.retry_size": 64, "trainer.ce_weight": 0.05}
-ANCHORS = {"learning.distill_share": 0.1, "learning.anchor_floor": 1.0, "trainer.ce_weight": 0.3}  # all of the share is anchors
+ANCHORS = {"learning.distill_share": 0.1, "learning.anchor_floor": 1.0, "trainer.ce_weight": 0.05}  # all of the share is anchors
 OURS: dict[str, dict[str, Any]] = {"b": {}, "c": CURRICULUM, "d": LESSONS, "e": {**CURRICULUM, **LESSONS}, "g": ANCHORS}
 
 
