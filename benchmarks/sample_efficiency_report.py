@@ -83,8 +83,8 @@ def read_curve(path: Path) -> list[Point]:
 
 
 def level(curve: Sequence[Point]) -> float:
-    """Return the mean pass rate of the last evaluations."""
-    return fmean(point.rate for point in curve[-LEVEL_EVALUATIONS:])
+    """Return the mean pass rate of the last evaluations; the one before training is none of them."""
+    return fmean(point.rate for point in curve[1:][-LEVEL_EVALUATIONS:])
 
 
 def when_reached(curve: Sequence[Point], target: float) -> Point | None:

@@ -19,7 +19,8 @@ def curve(rates: Sequence[float], tokens: int = 10) -> list[Point]:
 
 
 def test_the_level_is_of_the_last_five_evaluations() -> None:
-    assert level(curve([0.9, 0.1, 0.2, 0.3, 0.4, 0.5])) == pytest.approx(0.3)
+    assert level(curve([0.9, 0.8, 0.1, 0.2, 0.3, 0.4, 0.5])) == pytest.approx(0.3)
+    assert level(curve([0.9, 0.3])) == pytest.approx(0.3)  # (f) has one after its training
 
 
 def test_the_target_is_reached_by_three_evaluations_in_a_row() -> None:
@@ -30,7 +31,7 @@ def test_the_target_is_reached_by_three_evaluations_in_a_row() -> None:
 
 
 def test_a_seed_that_never_got_there_counts_with_all_that_it_spent() -> None:
-    report = arm_report("e", {0: curve([0.5] * 5), 1: curve([0.0, 0.1, 0.2, 0.3, 0.4])}, 0.5)
+    report = arm_report("e", {0: curve([0.5] * 5), 1: curve([0.7, 0.0, 0.1, 0.3, 0.4])}, 0.5)
     assert (report.reached, report.seeds, report.bound) == (1, 2, "≥")
     assert dict(report.spent) == {"sampled": 20.0, "trained": 10.0, "seconds": 2.0, "verdicts": 2.0}  # of 0 and of all 40
     assert report.level == pytest.approx(0.35)
