@@ -24,9 +24,9 @@ Record = Mapping[str, Any]
 LIMITS = {"wall_s": 10.0, "memory_mb": 512}
 # What solutions of programming sites take for granted.
 SITE_IMPORTS = (
+    "from bisect import *\nfrom collections import *\nfrom functools import *\nfrom heapq import *\nfrom itertools import *\n"
+    "from math import *\nfrom typing import *\nfrom builtins import pow\n"  # of math's own, which takes no modulus
     "import bisect, collections, copy, functools, heapq, itertools, math, operator, random, re, string, sys\n"
-    "from collections import *\nfrom functools import *\nfrom heapq import *\nfrom itertools import *\nfrom math import *\n"
-    "from typing import *\n"
 )
 
 

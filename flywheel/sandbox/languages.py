@@ -92,7 +92,7 @@ class Python:
 
 
 class JavaScript:
-    """A script for node: ``call`` and ``io`` tests. Its values are JSON's, promises are awaited, and a number is a number."""
+    """A script or a module for node: ``call`` and ``io`` tests. Its values are JSON's, promises are awaited, and a number is a number."""
 
     name = "javascript"
     kinds = frozenset({"call", "io"})

@@ -126,7 +126,9 @@ APPS: dict[str, dict[str, Any]] = {
         "question": "Evens.",
         "input_output": json.dumps({"fn_name": "evens", "inputs": [[[1, 2, 4]], [[3]]], "outputs": [[2, 4], []]}),
         "solutions": json.dumps(
-            ["class Solution:\n    def evens(self, xs: List[int]) -> List[int]:\n        return list(filter(lambda x: not x % 2, xs))\n"]
+            [
+                "class Solution:\n    def evens(self, xs: List[int]) -> List[int]:\n        return list(filter(lambda x: pow(x, 1, 2) == 0 <= bisect_left(xs, x), xs))\n"
+            ]
         ),
         "starter_code": "class Solution:\n    def evens(self, xs: List[int]) -> List[int]:\n",
     },

@@ -41,6 +41,10 @@ REFERENCES: dict[str, tuple[dict[str, Any], str]] = {
     "function": (CALLS, f"function f(xs) {{ return {SORTS}; }}"),
     "constant": (CALLS, f"'use strict'; const f = (xs) => {SORTS};"),
     "exported": (CALLS, f"module.exports = {{ f: (xs) => {SORTS} }};"),
+    "the only export": (CALLS, f"module.exports = (xs) => {SORTS};"),
+    "module": (CALLS, f"import assert from 'assert';\nexport function f(xs) {{ assert(xs); return {SORTS}; }}"),
+    "module that exports another": (CALLS, f"const f = (xs) => {SORTS};\nexport default 5;"),
+    "module's default": (CALLS, f"export default (xs) => {SORTS};"),
     "asynchronous": (CALLS, f"async function f(xs) {{ await null; return {SORTS}; }}"),
     "prints": (CALLS, f"function f(xs) {{ console.log(xs); return {SORTS}; }}"),
     "requires": (CALLS, f"const assert = require('assert'); function f(xs) {{ assert(xs); return {SORTS}; }}"),
@@ -54,6 +58,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "throws": (CALLS, "function f(xs) { throw new TypeError('no'); }"),
     "syntax": (CALLS, "function f(xs) return"),
     "no function": (CALLS, "function g(xs) {}"),
+    "module without it": (CALLS, "export const g = 1;"),
+    "module that throws": (CALLS, "export const f = nothing;"),
     "nothing": (CALLS, f"function f(xs) {{ {SORTS}; }}"),
     "loop": (CALLS, "function f(xs) { for (;;); }"),
     "heap": (CALLS, "function f(xs) { const a = []; for (;;) a.push(new Array(1e6).fill(0)); }"),
@@ -135,7 +141,7 @@ def test_values_cross_with_their_meaning() -> None:
         {"kind": "call", "args": ["nothing"], "expected": None},
         {"kind": "call", "args": ["big"], "expected": 2**70},
     ]
-    answer = "const f = (k) => ({ pair: { a: [1, 2.5, null, true], 'é': '⊢' }, whole: 2, big: 2n ** 70n })[k];"
+    answer = "const f = (k) => ({ pair: { a: [1, 2.5, null, true], 'é': '⊢', no: undefined }, whole: 2, big: 2n ** 70n })[k];"
     assert judged(answer, {"entry_point": "f", "hidden_tests": tests}).outcome == "solved"
     ones = [{"kind": "call", "args": [], "expected": True}]
     assert judged("const f = () => 1;", {"entry_point": "f", "hidden_tests": ones}).outcome == "failed"

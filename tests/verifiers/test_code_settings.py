@@ -256,6 +256,12 @@ def test_no_name_of_the_answers_makes_a_test_unfit(answer: str) -> None:
     assert judged(answer, entry_point=None, handles=True, hidden_tests=[check("assert add(1, 2) == 3")]).outcome == "failed"
 
 
+@pytest.mark.parametrize("test", ["len(Stack.of(1)) == 1", "take(Stack) == 1", "Stack.kind == 'lifo'", "isinstance(1, Stack)"])
+def test_an_answer_without_the_class_is_what_is_wrong(test: str) -> None:
+    for answer in ("def take(x):\n    return 2", "Stack = 5\ndef take(x):\n    return 2"):
+        assert judged(answer, entry_point=None, handles=True, hidden_tests=[check(f"assert {test}")]).outcome == "failed"
+
+
 def test_a_test_can_not_derive_from_the_answers_class() -> None:
     with pytest.raises(ValueError, match="it derives a class from the answer's"):
         judged(STACK, entry_point="Stack", handles=True, hidden_tests=[check("class Mine(Stack):\n    pass\nassert len(Mine()) == 0")])

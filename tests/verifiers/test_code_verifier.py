@@ -79,6 +79,18 @@ REFERENCES = {
     "program_opens_dev_stdin": (DOUBLE_IO, "print(int(open('/dev/stdin').read()) * 2, end=input() and '')"),
     "program_names_no_small_stdin": (code_task(None, [], [io("x" * 17 * 2**20, "17825792")]), "print(len(input()))  # not /dev/stdin"),
     "program_opens_no_stdin": (code_task(None, [], [io("", "0")]), "print(len(open('/dev/stdin').read()))"),
+    "program_wraps_its_streams": (
+        DOUBLE_IO,
+        "import io, sys\nsys.stdin = io.TextIOWrapper(sys.stdin.buffer, encoding='utf-8')\nsys.stdout = io.TextIOWrapper(sys.stdout.buffer)\n"
+        "sys.stderr = io.TextIOWrapper(sys.stderr.buffer)\nprint(int(input()) * 2)",
+    ),
+    "program_sets_its_streams": (DOUBLE_IO, "import sys\nsys.stdout.reconfigure(encoding='utf-8')\nprint(int(input()) * 2)"),
+    "program_closes_nothing": (
+        code_task(None, [], [io("", "a\nb\n")]),
+        "import io, sys\nclass Last:\n    def __del__(self):\n        print('b')\nlast = Last()\nsys.stdout = io.StringIO()\nprint('a')\n"
+        "sys.__stdout__.write(sys.stdout.getvalue())",
+    ),
+    "program_leaves_a_file_open": (DOUBLE_IO, "out = open(1, 'w')\nout.write(str(int(input()) * 2))"),
     "program_atexit": (DOUBLE_IO, "import atexit\nn = int(input())\natexit.register(lambda: print(n * 2))"),
     "byte_order_mark": (SORT, "\ufeffdef f(xs):\n    return sorted(xs)\n"),
     "large_values": (code_task("f", [], [call("x" * 3_000_000, 3_000_000)] * 2), "def f(n):\n    return n * 'x'\n"),

@@ -83,3 +83,13 @@ def flush() -> None:
             stream.flush()
         except Exception:  # noqa: BLE001 - it may be any object, or None
             pass
+
+
+def let_go() -> None:
+    """Let go of what a program holds, as Python does at its end: files that it left open are written out, destructors run."""
+    try:
+        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+        vars(sys.modules["__main__"]).clear()
+    except Exception:  # noqa: BLE001 - a program may have put anything into their places
+        pass
+    flush()

@@ -1,4 +1,4 @@
-// Runs inside the sandbox: loads a JavaScript answer as a script, calls its entry point and writes a frame for each result.
+// Runs inside the sandbox: loads a JavaScript answer, a script or a module, calls its entry point and writes a frame for each result.
 // It holds arguments and never what they should lead to; code of the answer's in this process can forge results, and gains no
 // more than by returning them.
 "use strict";
@@ -6,9 +6,11 @@
   const fs = require("fs");
   const path = require("path");
   const vm = require("vm");
+  const { pathToFileURL } = require("url");
   const { Module, createRequire } = require("module");
   const CHANNEL = 3;
   const ANSWER = path.resolve("answer.js");
+  const ENTRY = "$entryPoint";
   const MAX_DEPTH = 60;
   const MAX_NODES = 500000;
   const MAX_ERROR_CHARS = 1500;
@@ -39,7 +41,10 @@
     if (typeof value === "bigint") return { i: (value < 0n ? "-0x" : "0x") + (value < 0n ? -value : value).toString(16) };
     if (Array.isArray(value)) return Array.from(value, inner);
     const kind = typeof value === "object" ? Object.getPrototypeOf(value) : undefined;
-    if (kind === Object.prototype || kind === null) return { d: Object.keys(value).map((key) => [key, inner(value[key])]) };
+    if (kind === Object.prototype || kind === null) {
+      const keys = Object.keys(value).filter((key) => value[key] !== undefined); // as JSON has it
+      return { d: keys.map((key) => [key, inner(value[key])]) };
+    }
     throw new NotPlainError(typeof value);
   }
 
@@ -49,7 +54,7 @@
     try {
       if (error instanceof Error) {
         type = error instanceof NotPlainError ? "NotPlainError" : String(error.name);
-        const own = String(error.stack).split("\n").filter((line) => line.includes("answer.js"));
+        const own = String(error.stack).split("\n").filter((line) => /answer\.m?js/.test(line));
         text = [`${type}: ${error.message}`, ...own].join("\n");
       } else {
         text = `threw ${String(error)}`;
@@ -60,21 +65,46 @@
     return { type: type.slice(0, 100), text: text.slice(-MAX_ERROR_CHARS) };
   }
 
-  function load() {
+  async function load() {
+    const name = job.entry_point;
+    const text = fs.readFileSync(ANSWER, "utf8");
     const module = new Module(ANSWER);
     const own = { module, exports: module.exports, require: createRequire(ANSWER), __filename: ANSWER, __dirname: path.dirname(ANSWER) };
     Object.assign(globalThis, own);
-    vm.runInThisContext(fs.readFileSync(ANSWER, "utf8"), { filename: "answer.js" });
-    const name = job.entry_point;
+    let script;
+    try {
+      script = new vm.Script(text, { filename: "answer.js" });
+    } catch (error) {
+      if (!/^\s*(import|export)\b/m.test(text)) throw error;
+      return await loadModule(text, name);
+    }
+    script.runInThisContext();
     const found = vm.runInThisContext(`typeof ${name} === "undefined" ? undefined : ${name}`);
-    if (found !== undefined) return found;
-    return module.exports?.[name];
+    return found ?? chosen(module.exports, name);
+  }
+
+  async function loadModule(text, name) {
+    // What it declares is found whether it exports it or not; without such a declaration our line is a syntax error.
+    for (const more of [`\nexport { ${name} as ${ENTRY} };\n`, ""]) {
+      const file = path.resolve(more ? ".answer.mjs" : ".plain.answer.mjs");
+      fs.writeFileSync(file, text + more);
+      try {
+        const space = await import(pathToFileURL(file));
+        return space[ENTRY] ?? space[name] ?? chosen(space.default, name);
+      } catch (error) {
+        if (!more || !(error instanceof SyntaxError)) throw error;
+      }
+    }
+  }
+
+  function chosen(exported, name) {
+    return typeof exported === "function" ? exported : exported?.[name];
   }
 
   async function main() {
     let entry;
     try {
-      entry = load();
+      entry = await load();
     } catch (error) {
       send("load_error", describe(error));
       process.exit(1);

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flywheel.sandbox.inside import plain, refusals
-from flywheel.sandbox.inside.answer import ANSWER, copy_stdin, describe, flush, limit_seen, load
+from flywheel.sandbox.inside.answer import ANSWER, copy_stdin, describe, flush, let_go, limit_seen, load
 from flywheel.sandbox.inside.channel import Sender, from_json, inherit_streams, read_message, receive_body, write_all
 from flywheel.sandbox.inside.node import run_node
 from flywheel.sandbox.inside.served import run_asserts, run_serve
@@ -88,6 +88,7 @@ def run_program(body: dict[str, Any], send: Sender, peer: int) -> int:
         send("load_error", describe(error))
         status = EXIT_EXCEPTION
     flush()
+    let_go()
     send("end")
     return status & 0xFF
 

@@ -180,14 +180,16 @@ class Link:
         raise outcome
 
     def named(self, name: str) -> Any:
-        """Return what stands for a function or a class of the answer's: a handle where there may be one."""
-        if self._revive is not None:
-            with contextlib.suppress(NameError):
-                value = self.ask("handle", name, (), {})
-                if type(value) is not Handle:
-                    self.lost = "forged"
-                return value
-        return _proxy(name, self)
+        """Return what stands for a function or a class of the answer's: a handle where there may be one, of nothing where it has none."""
+        if self._revive is None:
+            return _proxy(name, self)
+        try:
+            value = self.ask("handle", name, (), {})
+        except NameError:
+            return Handle(self, name)
+        if type(value) is not Handle:
+            self.lost = "forged"
+        return value
 
     def _ask(self, operation: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, Any]:
         if self.lost:
@@ -236,7 +238,9 @@ class Link:
 def _number_of(value: Any) -> int:
     if type(value) is not Handle:
         raise plain.NotPlainError(f"{type(value).__name__} is not plain data")
-    number: int = object.__getattribute__(value, "_number")
+    number: int | str = object.__getattribute__(value, "_number")
+    if isinstance(number, str):
+        raise NameError(f"name {number!r} is not defined")
     return number
 
 
@@ -302,11 +306,11 @@ def _error(operation: str, kind: str, data: Any) -> Exception:
 
 
 class Handle:
-    """An object of the answer's that stays with it."""
+    """An object of the answer's that stays with it; a name instead of a number is one that the answer does not define."""
 
     __slots__ = ("_link", "_number")
 
-    def __init__(self, link: Link, number: int) -> None:
+    def __init__(self, link: Link, number: int | str) -> None:
         object.__setattr__(self, "_link", link)
         object.__setattr__(self, "_number", number)
 

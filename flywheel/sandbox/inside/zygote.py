@@ -312,6 +312,23 @@ def drop_root(user: int) -> None:
         LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
+def open_outputs() -> None:
+    """Open Python's output streams anew: they ask once whether they can be sought, and what a child is given can not."""
+    reader, writer = os.pipe()
+    for name, errors in (("stdout", "strict"), ("stderr", "backslashreplace")):
+        fd = getattr(sys, name).fileno()
+        own = os.dup(fd)
+        os.dup2(writer, fd)
+        stream: Any = open(fd, "w", 1 if name == "stderr" else -1, "utf-8", errors, closefd=False)  # noqa: SIM115
+        stream.buffer.raw.name = f"<{name}>"
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+        os.dup2(own, fd)
+        os.close(own)
+    os.close(reader)
+    os.close(writer)
+
+
 def main(control_fd: int, setup: dict[str, Any]) -> None:
     """Become the zygote of a sandbox; never returns."""
     if setup["isolated"]:
@@ -325,6 +342,7 @@ def main(control_fd: int, setup: dict[str, Any]) -> None:
     os.chdir(setup["home"])
     os.umask(0o077)
     sys.argv = ["answer.py"]
+    open_outputs()
     runners.warm_up()
     null = os.open("/dev/null", os.O_RDONLY)
     os.dup2(null, 0)
