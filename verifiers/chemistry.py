@@ -24,7 +24,7 @@ class ChemistryVerifier:
     """
 
     name = "chemistry"
-    version = "4"
+    version = "5"
 
     def __init__(self, *, partial_credit: bool = False, pool: WorkerPool | None = None) -> None:
         self.partial_credit = partial_credit

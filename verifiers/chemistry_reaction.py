@@ -15,7 +15,7 @@ from rdkit import Chem
 from flywheel.verifiers.chemistry_answer import RejectedAnswerError, check_text, read_molecule
 from flywheel.verifiers.chemistry_formula import parse_formula
 from flywheel.verifiers.chemistry_stock import is_available
-from flywheel.verifiers.chemistry_templates import BY_NAME, TEMPLATES, Template, orders, outcomes, spoiler
+from flywheel.verifiers.chemistry_templates import BY_NAME, TEMPLATES, Template, orders, outcomes, slots, spoiler
 
 MAX_MOLECULES = 12
 # Ions and metals are written as they are in a flask.
@@ -28,6 +28,7 @@ REFUSALS: dict[str, str] = {
     "unavailable": "every reactant can be bought (chemistry_stock)",
     "no_template": "a template makes the product from the reactants",
     "not_selective": "where the task asks for it, no other product forms from the same reactants under the same conditions",
+    "rival": "a reactant that takes no part has nothing to react with: several routes at once are none",
     "balance": "the reactants, with what the template's reagents bring, have the atoms of the product and of every by-product named",
 }
 
@@ -107,8 +108,29 @@ def route_problem(
             if lacking:
                 problem = Refused("balance", f"{lacking} on the right comes from no reactant")
                 continue
+            rival = _rival(reaction.reactants, template, used)
+            if rival is not None:
+                problem = Refused("rival", f"{Chem.MolToSmiles(rival)} takes no part in the {template.name}, and would react too")
+                continue
             return None
     return problem
+
+
+def _rival(reactants: Sequence[Chem.Mol], template: Template, used: Sequence[Chem.Mol]) -> Chem.Mol | None:
+    """Return a reactant that is not used and could be, in this reaction or in one with another reactant: a further guess, and no base."""
+    spelled = [Chem.MolToSmiles(mol) for mol in reactants]
+    taken = {Chem.MolToSmiles(mol) for mol in used}
+    idle = [mol for mol, smiles in zip(reactants, spelled, strict=True) if smiles not in taken]
+    for mol in idle:
+        if any(mol.HasSubstructMatch(slot) for slot in slots(template.name)):
+            return mol
+    for other in TEMPLATES if idle else ():
+        if other.num_reactants > 1:
+            for chosen in orders(other, reactants):
+                rival = next((mol for mol in chosen if mol in idle), None)
+                if rival is not None and outcomes(other, chosen):
+                    return rival
+    return None
 
 
 class Spellings(NamedTuple):

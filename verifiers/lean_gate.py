@@ -49,7 +49,7 @@ NAMES = _words(
     ProofWidgets Qq RealWorld Runtime ST System TacticM TermElabM addDecl addDeclWithoutChecking allocprof bv_check bv_decide by_elab
     csimp dbgTrace eprint eprintln evalTactic getStderr getStdin getStdout idbg implementedBy implemented_by lcAny lcProof lcUnreachable
     native nativeDecide native_decide ofReduceBool ofReduceNat panic plausible polyrith print println ptrEq reduceBool reduceNat runEST
-    runST slim_check sorryAx timeit trace_state traceState trustCompiler unreachable withPtrEq
+    runST sleep sleep_heartbeats slim_check sorryAx timeit trace_state traceState trustCompiler unreachable withPtrEq
     """
 )
 # Tactics that compile and run the terms which configure them: `(config := term)`, in newer Lean `(item := term)`.

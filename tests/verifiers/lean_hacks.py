@@ -108,6 +108,7 @@ HACKS = (
     Hack("configuration of a search", "by exact? (maxResults := f ())", "config"),
     Hack("configuration between guillemets", "by foo («config» := f ())", "config"),
     Hack("property-based test that runs the goal", "by plausible", "meta"),
+    Hack("time slept", "by\n  sleep 3600000\n  rfl", "meta"),
     Hack("time taken", 'by exact timeit "x" rfl', "meta"),
     Hack("trustCompiler opened", "by open Lean in exact trustCompiler.elim", "open"),
     Hack("unsafeCast", "unsafeCast trivial", "meta"),

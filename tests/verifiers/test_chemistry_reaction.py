@@ -86,6 +86,7 @@ ROUTES = [
     (BENZYL_ACETAMIDE, f"CC(=O)O.NCc1ccccc1>>{BENZYL_ACETAMIDE}"),
     (BENZYL_ACETAMIDE, f"NCc1ccccc1.CC(=O)Cl>CCN(CC)CC.ClCCl>{BENZYL_ACETAMIDE}"),
     (BENZYL_ACETAMIDE, f"CC(=O)Cl.NCc1ccccc1>>{BENZYL_ACETAMIDE}.Cl"),
+    (BENZYL_ACETAMIDE, f"CC(=O)Cl.NCc1ccccc1.NCc1ccccc1.ClCCl.CCN(CC)CC.O>>{BENZYL_ACETAMIDE}"),
     (BIARYL, "Brc1ccccc1.OB(O)c1ccncc1>[Pd].[Na+].[Na+].O=C([O-])[O-]>c1cc(ccn1)-c1ccccc1"),
     (ASPIRIN, f"CC(=O)OC(C)=O.O=C(O)c1ccccc1O>>{ASPIRIN}.CC(=O)O"),
     ("NCc1ccccc1", "N#Cc1ccccc1>[AlH4-].[Li+]>NCc1ccccc1"),

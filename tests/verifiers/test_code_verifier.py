@@ -81,8 +81,8 @@ REFERENCES = {
     "program_opens_no_stdin": (code_task(None, [], [io("", "0")]), "print(len(open('/dev/stdin').read()))"),
     "program_wraps_its_streams": (
         DOUBLE_IO,
-        "import io, sys\nsys.stdin = io.TextIOWrapper(sys.stdin.buffer, encoding='utf-8')\nsys.stdout = io.TextIOWrapper(sys.stdout.buffer)\n"
-        "sys.stderr = io.TextIOWrapper(sys.stderr.buffer)\nprint(int(input()) * 2)",
+        "import io, sys\nfor name in ('stdin', 'stdout', 'stderr'):\n"
+        "    setattr(sys, name, io.TextIOWrapper(getattr(sys, name).buffer, encoding='utf-8'))\nprint(int(input()) * 2)",
     ),
     "program_sets_its_streams": (DOUBLE_IO, "import sys\nsys.stdout.reconfigure(encoding='utf-8')\nprint(int(input()) * 2)"),
     "program_closes_nothing": (
