@@ -4,6 +4,7 @@ The task's payload (`flywheel.verifiers.code_payload`) is `entry_point` (a funct
 `hidden_tests`, `limits {wall_s, memory_mb}` and what the answer finds around it. ``wall_s`` limits the CPU time of each execution;
 wall-clock time is limited more generously, so that a busy machine fails nobody. Public and hidden tests never share an
 execution: evidence shows what public tests got, expected and printed, and of hidden tests only how they failed.
+An answer that is no source as it stands may be Markdown with the source between fences (`flywheel.sandbox.inside.fences`).
 
 ``call`` tests compare plain data strictly (`flywheel.sandbox.inside.plain.same`): types count, a tuple equals a list. The source of
 ``assert`` tests runs in a sandbox of its own, where the answer's functions are proxies that pass plain data by value, iterators (ranges
@@ -128,7 +129,7 @@ class CodeVerifier:
     """
 
     name = "code"
-    version = "4"
+    version = "5"
 
     def __init__(self, *, pool: WarmPool | None = None, partial_credit: bool = False) -> None:
         self._pool = pool

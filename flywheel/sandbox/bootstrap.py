@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 INSIDE = Path(__file__).with_name("inside")
-MODULES = ("messages", "plain", "refusals", "channel", "answer", "served", "node", "runners", "zygote")
+MODULES = ("messages", "plain", "refusals", "channel", "fences", "answer", "served", "node", "runners", "zygote")
 ARGUMENTS = ("-P", "-s", "-S", "-B", "-X", "utf8", "-c")
 
 # `random` would seed itself in every forked child, from the kernel; here it is seeded once, in the zygote.

@@ -7,6 +7,7 @@ members in `LANGUAGES`, and a kind of job in `flywheel.sandbox.inside` that repo
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,9 +15,12 @@ from typing import Any, Protocol
 
 from flywheel.sandbox.base import Job, Limits
 from flywheel.sandbox.inside import plain
+from flywheel.sandbox.inside.fences import unfenced
 
 PATH = "/usr/local/bin:/usr/bin:/bin"  # a sandbox's own
 NODE_MEMORY_BYTES = 128 * 2**20  # node itself needs about half of it
+_TAGS = ("javascript", "js", "mjs", "node")
+_FENCE = re.compile(rf"\A\s*```|^```({'|'.join(_TAGS)})\b", re.MULTILINE)  # which no script has there
 _HARNESS = Path(__file__).with_name("inside") / "harness.js"
 
 
@@ -109,6 +113,8 @@ class JavaScript:
         return self._job(source, nonce, setting, limits, stdin, {"calls": None})
 
     def _job(self, source: str, nonce: str, setting: Setting, limits: Limits, stdin: bytes, more: Mapping[str, object]) -> Job:
+        if _FENCE.search(source):
+            source = unfenced(source, _TAGS, is_program=more["calls"] is None) or source
         whole = f"{setting.prelude}\n{source}" if setting.prelude else source
         memory = max(limits.memory_bytes, NODE_MEMORY_BYTES)
         body = {"program": self.program_name, "nonce": nonce, "source": whole, "files": dict(setting.files), "memory_bytes": memory, **more}

@@ -304,6 +304,7 @@ NUMBER_HACKS = {
 PROGRAM_HACKS = {
     "prints_public": "print(4)",
     "prints_both": "print(4)\nprint(10)",
+    "one_block_for_each": "```python\nprint(4)\n```\n```python\nprint(10)\n```",
     "exits_0": "import os\nprint(4)\nos._exit(0)",
     "prints_and_lies": "print('4', end='')\nprint('\\r10', end='')",
     "reads_everything": "import os, sys\nprint(sys.argv, os.environ, os.listdir('/tmp'))",

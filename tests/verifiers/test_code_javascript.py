@@ -46,6 +46,7 @@ REFERENCES: dict[str, tuple[dict[str, Any], str]] = {
     "module that exports another": (CALLS, f"const f = (xs) => {SORTS};\nexport default 5;"),
     "module's default": (CALLS, f"export default (xs) => {SORTS};"),
     "asynchronous": (CALLS, f"async function f(xs) {{ await null; return {SORTS}; }}"),
+    "fenced": (CALLS, f"Here's one:\n```js\nconst f = (xs) => {SORTS};\n```\n```js\nconsole.log(f([1]));\n```"),
     "prints": (CALLS, f"function f(xs) {{ console.log(xs); return {SORTS}; }}"),
     "requires": (CALLS, f"const assert = require('assert'); function f(xs) {{ assert(xs); return {SORTS}; }}"),
     "program": (PROGRAM, "console.log(2 * require('fs').readFileSync(0, 'utf8'));"),

@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from flywheel.sandbox.inside import refusals
+from flywheel.sandbox.inside.fences import unfenced
 
 ANSWER = "<answer>"
+TAGS = ("python", "python3", "py")
 PRELUDE = "<prelude>"
 MAX_ERROR_CHARS = 1500
 
@@ -52,13 +54,20 @@ def load(body: dict[str, Any], name: str) -> types.ModuleType:
     source: str = body.pop("source").removeprefix("\ufeff")  # a byte order mark, which Python passes over in a file
     prelude: str = body.pop("prelude", "")
     put_files(body.pop("files", {}))
-    linecache.cache[ANSWER] = (len(source), None, source.splitlines(keepends=True), ANSWER)
     module = types.ModuleType(name)
     module.__file__ = os.path.abspath("answer.py")  # which lies beside its helper files
     sys.modules[name] = module
     if prelude:
         exec(compile(prelude, PRELUDE, "exec"), module.__dict__)
-    exec(compile(source, ANSWER, "exec"), module.__dict__)
+    try:
+        code = compile(source, ANSWER, "exec")
+    except SyntaxError:
+        source = unfenced(source, TAGS, is_program=name == "__main__")
+        if not source:
+            raise
+        code = compile(source, ANSWER, "exec")
+    linecache.cache[ANSWER] = (len(source), None, source.splitlines(keepends=True), ANSWER)
+    exec(code, module.__dict__)
     return module
 
 
