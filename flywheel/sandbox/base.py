@@ -28,7 +28,7 @@ class Limits:
     num_files: int = 64
     file_bytes: int = 16 * 2**20
     output_bytes: int = 256 * 1024
-    frames_bytes: int = 4 * 2**20  # decoded in the host's own memory
+    frames_bytes: int = 2**20  # decoded in the host's own memory, and may be made to take fifty times as much there
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,6 +11,7 @@ import posixpath
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import TypeVar
 
 from flywheel.config import SandboxConfig
@@ -48,11 +49,12 @@ class WorkerSession:
 
     async def get(self, path: str, max_bytes: int = 2**20) -> bytes:
         """Return a file's bytes."""
-        result = await self._run("get", {"path": posixpath.join(self.home, path)})
-        if result.exit_code != 0:
-            raise SandboxError(f"can't read {path!r} in the sandbox")
-        if len(result.frames) > max_bytes or result.limit is not None:
+        limits = replace(self._limits(), frames_bytes=max_bytes + 1)
+        result = await self._run("get", {"path": posixpath.join(self.home, path)}, limits=limits)
+        if result.limit == "output":
             raise SandboxError(f"{path!r} in the sandbox is larger than {max_bytes} bytes")
+        if result.exit_code != 0 or result.limit is not None:
+            raise SandboxError(f"can't read {path!r} in the sandbox")
         return result.frames
 
     async def exec(
@@ -108,10 +110,12 @@ class WorkerSession:
         limits: Limits | None = None,
         attachments: Sequence[bytes] = (),
     ) -> ExecResult:
-        config = self._config
-        allowed = limits or Limits(cpu_s=config.cpu_s, idle_s=config.wall_s, wall_s=config.wall_s, memory_bytes=config.memory_mb * 2**20)
-        job = Job(kind=kind, body=body, limits=allowed, stdin=stdin)
+        job = Job(kind=kind, body=body, limits=limits or self._limits(), stdin=stdin)
         return await self._here(lambda: self._drive(job, attachments))
+
+    def _limits(self) -> Limits:
+        config = self._config
+        return Limits(cpu_s=config.cpu_s, idle_s=config.wall_s, wall_s=config.wall_s, memory_bytes=config.memory_mb * 2**20)
 
     async def _here(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)

@@ -78,6 +78,10 @@ def test_what_can_not_be_written_or_read() -> None:
         await session.put({"big": bytes(2000)})
         with pytest.raises(SandboxError, match="larger than 1000 bytes"):
             await session.get("big", max_bytes=1000)
+        await session.put({"bigger": bytes(5 * 2**20)})
+        assert len(await session.get("bigger", max_bytes=5 * 2**20)) == 5 * 2**20
+        with pytest.raises(SandboxError, match="larger than 1048576 bytes"):
+            await session.get("bigger")
         assert (await session.exec(["sh", "-c", "ln -s /dev/zero z"])).exit_code == 0
         with pytest.raises(SandboxError):
             await session.get("z")
