@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 from flywheel.types import Batch, Knobs, Task, Trajectory, Verdict
 
@@ -45,6 +45,9 @@ class Verifier(Protocol):
         ...
 
 
+MAX_KNOB = 2**53
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Knob:
     """A difficulty knob: an inclusive range in which larger is harder, and the range a run uses by default."""
@@ -54,13 +57,27 @@ class Knob:
     default: tuple[int, int]
     help: str
 
+    def __post_init__(self) -> None:
+        ordered = (self.low, *self.default, self.high)
+        if len(ordered) != 4 or any(type(at) is not int for at in ordered) or list(ordered) != sorted(ordered):
+            raise ValueError(f"a knob is {self!r}, expected whole numbers with low ≤ default[0] ≤ default[1] ≤ high")
+        if max(map(abs, ordered)) > MAX_KNOB:
+            raise ValueError(f"a knob is {self!r}, expected numbers of at most 2^53, which a float can tell apart")
+
+
+Direction = Literal["harder", "easier", "same"]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Operator:
     """A way to make a task of another: what it does to the difficulty, and how."""
 
-    direction: Literal["harder", "easier", "same"]
+    direction: Direction
     help: str
+
+    def __post_init__(self) -> None:
+        if self.direction not in get_args(Direction):
+            raise ValueError(f"an operator's direction is {self.direction!r}, expected one of {', '.join(get_args(Direction))}")
 
 
 SplitKey = str | Callable[[], str]
@@ -69,7 +86,7 @@ SplitKey = str | Callable[[], str]
 class TaskGenerator(Protocol):
     """An endless source of one family's tasks.
 
-    It may be a `Mutator`, too. Optional members: `level(params)`, and ``split_keys(task) -> Iterable[SplitKey]``, where more than the key
+    It may be a `Mutator`, too. One optional member: ``split_keys(task) -> Iterable[SplitKey]``, where more than the key
     decides the split: a task is in a split if all of its split keys (its molecular scaffold, say) fall there, and in neither if they fall
     apart. One of them has to be a function of the key. One that takes long is better given as a function that returns it, behind the
     others: it is called only if they do not settle the matter.

@@ -56,7 +56,7 @@ def judge(
             spent_s += time.perf_counter() - start_s
             blame, reason = _objection(verdict)
             if not reason:
-                return dataclasses.replace(verdict, duration_s=spent_s)
+                return dataclasses.replace(_plain(verdict), duration_s=spent_s)
         except InfraError as error:
             spent_s += time.perf_counter() - start_s
             blame, reason = "infrastructure", _describe(error)
@@ -96,7 +96,7 @@ def judge_many(verifier: Verifier, pairs: Sequence[tuple[Task, Trajectory]], **o
         try:
             given = list(many(pairs))
             if len(given) == len(pairs):
-                verdicts = [None if _objection(verdict)[1] else verdict for verdict in given]
+                verdicts = [None if _objection(verdict)[1] else _plain(verdict) for verdict in given]
         except Exception:  # noqa: BLE001 - plug-in code: judging alone finds out whose fault it is
             verdicts = [None] * len(pairs)
     results: list[Verdict | ValueError] = []
@@ -120,7 +120,16 @@ def _objection(verdict: object) -> tuple[str, str]:
     if not math.isfinite(verdict.reward) or not good:
         expected = "1" if verdict.outcome == "solved" else "a number in [0, 0.5]"
         return "verifier_bug", f"reward {verdict.reward!r} for outcome {verdict.outcome!r}, expected {expected}"
+    if odd := [check for check in verdict.checks if not isinstance(check, Check)]:
+        return "verifier_bug", f"checks has {odd[0]!r:.200}, expected what flywheel.types.Check makes"
     return "", ""
+
+
+def _plain(verdict: Verdict) -> Verdict:
+    """Return a verdict in the types that it declares: a plug-in's may hold numpy's numbers, which no journal takes."""
+    checks = tuple(Check(name=str(check.name), passed=bool(check.passed), detail=str(check.detail)) for check in verdict.checks)
+    names = {"verifier": str(verdict.verifier), "verifier_version": str(verdict.verifier_version)}
+    return dataclasses.replace(verdict, reward=float(verdict.reward), checks=checks, evidence=str(verdict.evidence), **names)
 
 
 def _describe(error: Exception) -> str:

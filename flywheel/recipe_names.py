@@ -20,7 +20,7 @@ from flywheel.model_shape import HUB_ID
 from flywheel.registry import Kind, closest, names, resolve
 from flywheel.rollout.stage import clashes
 from flywheel.tasks.datasets import DATA_FILES
-from flywheel.tasks.source import file_problems
+from flywheel.tasks.source import DRAWN_TWICE, file_problems, generators_of
 
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
 
@@ -40,7 +40,8 @@ def check_names(recipe: Recipe) -> NameReport:
     for section, config in recipe.environments.items():
         problems += _environment_problems(section, config, classes)
     found = {section: _look_up("envs", config.use or section, section)[0] for section, config in recipe.environments.items()}
-    problems += clashes(recipe, {section: cls for section, cls in found.items() if cls is not None})
+    known = {section: cls for section, cls in found.items() if cls is not None}
+    problems += clashes(recipe, known) or _twice_problems(recipe, known)
     problems += _goal_problems(recipe, found)
     problems += (problem for path in recipe.tasks.decontaminate for problem in _file_problems(path, "tasks.decontaminate"))
     return NameReport(problems=tuple(problems), uses_sandbox=any(_uses_sandbox(cls) for cls in classes))
@@ -76,13 +77,28 @@ def _goal_problems(recipe: Recipe, classes: Mapping[str, Any]) -> Iterator[str]:
         yield f"run.stop_when_solved: no family {goal!r}: {closest(goal, known)}"
 
 
+def _twice_problems(recipe: Recipe, classes: Mapping[str, Any]) -> Iterator[str]:
+    drawn: set[str] = set()
+    for section, cls in classes.items():
+        config, env = recipe.environments[section], getattr(cls, "name", section)
+        given = config.dataset.path if config.dataset is not None else config.tasks_file
+        if given is not None:
+            families = [Path(given).stem]
+        else:
+            chosen = {name for name, family in config.families.items() if family.weight > 0}
+            families = [generator.family for name, generator in _generators(cls).items() if name in chosen or not config.families]
+        for name in (f"{env}/{family}" for family in families or [env]):
+            if name in drawn:
+                yield f"environments.{section}: {name} {DRAWN_TWICE}"
+            drawn.add(name)
+
+
 def _generators(cls: Any) -> Mapping[str, TaskGenerator]:
     """Return an environment's generators; none where it is not known or can't say, which is another problem."""
     try:
-        families: Mapping[str, TaskGenerator] = cls.generators() if hasattr(cls, "generators") else {}
+        return generators_of(cls)
     except Exception:  # noqa: BLE001 - plug-in code
         return {}
-    return families
 
 
 def _environment_problems(section: str, config: EnvironmentConfig, classes: list[Any]) -> Iterator[str]:
@@ -112,6 +128,8 @@ def _environment_problems(section: str, config: EnvironmentConfig, classes: list
         elif found is not None:
             classes.append(found)
             yield from _kwargs_problems(found, config.verifier_kwargs, f"{where}.verifier_kwargs", "the verifier")
+        if config.solved_threshold is not None:
+            yield f"{where}.solved_threshold: it is for an environment without a verifier, and {verifier!r} judges this one; leave it out"
     elif config.verifier_kwargs:
         yield f"{where}.verifier_kwargs: this environment has no verifier to pass them to; name one, or leave them out"
     elif threshold is None:
@@ -175,7 +193,7 @@ def _takes(function: Any, *args: Any, **kwargs: Any) -> bool:
 
 def _family_problems(where: str, cls: Any, config: EnvironmentConfig) -> Iterator[str]:
     try:
-        generators: Mapping[str, TaskGenerator] = cls.generators() if hasattr(cls, "generators") else {}
+        generators = generators_of(cls)
     except Exception as error:  # noqa: BLE001 - plug-in code
         yield f"{where}: generators() raised {type(error).__name__}: {error}; mend the environment"
         return
@@ -208,6 +226,8 @@ def _format_problems(where: str, cls: Any, config: EnvironmentConfig) -> Iterato
             f"{where}.tasks_format is {config.tasks_format!r}, and there is no {where}.tasks_file and no {where}.dataset; "
             "give one of them, or leave the format out"
         )
+    elif config.dataset is not None and (config.dataset.prompt is not None or config.dataset.payload is not None):
+        yield f"{where}.tasks_format reads whole rows, and {where}.dataset says its own prompt or payload; keep one"
     elif config.tasks_format not in known:
         hint = closest(config.tasks_format, known) if known else "this environment has none; its files hold task records"
         yield f"{where}.tasks_format: no format {config.tasks_format!r}: {hint}"

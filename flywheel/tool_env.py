@@ -20,11 +20,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from flywheel.config import EnvironmentConfig
 from flywheel.contracts import Relabeller, TaskAuthor, TaskGenerator, draw_params
-from flywheel.errors import InfraError
+from flywheel.errors import InfraError, described
 from flywheel.registry import resolve
 from flywheel.types import Task, ToolCall, Trajectory, Turn, Verdict, content_id, derive_seed
 
 MAX_TEXT = 100_000
+_MAX_DRAWS = 100
 
 
 class UnicodeText(gymnasium.Space[str]):
@@ -84,6 +85,22 @@ class _Tool:
         return said if isinstance(said, str) else "" if said is None else str(said)
 
 
+def _fits(function: Callable[..., Any], member: Any) -> bool:
+    """Whether a documented, typed method that has a member's name can be meant as that member: by its arguments' names or types."""
+    own = list(inspect.signature(function).parameters.values())[1:]
+    if not function.__doc__ or any(p.annotation is p.empty for p in own):
+        return True
+    theirs = [p for p in inspect.signature(member).parameters.values() if p.name != "self"] if callable(member) else []
+    needed = [p for p in own if p.default is p.empty]
+    return len(needed) <= len(theirs) and all(
+        p.name == q.name or _spelled(p.annotation) == _spelled(q.annotation) for p, q in zip(needed, theirs, strict=False)
+    )
+
+
+def _spelled(annotation: Any) -> str:
+    return annotation if isinstance(annotation, str) else str(getattr(annotation, "__name__", annotation))
+
+
 class ToolEnv(gymnasium.Env[str, str]):
     """A text environment whose tools are its methods.
 
@@ -101,6 +118,17 @@ class ToolEnv(gymnasium.Env[str, str]):
     verifier: ClassVar[str | None] = None
     solved_threshold: ClassVar[float | None] = None
     record_formats: ClassVar[Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse a tool that would take the place of a member of this class without a word.
+
+        Raises:
+            TypeError: a method has a member's name and other arguments.
+        """
+        super().__init_subclass__(**kwargs)
+        for name, function in vars(cls).items():
+            if inspect.isfunction(function) and hasattr(ToolEnv, name) and not _fits(function, getattr(ToolEnv, name)):
+                raise TypeError(f"{cls.__name__}.{name}: a member of ToolEnv has this name, so it can be no tool; choose another one")
 
     def __init__(self, *, judge: bool = True) -> None:
         self.observation_space = UnicodeText()
@@ -161,8 +189,15 @@ class ToolEnv(gymnasium.Env[str, str]):
     def draw(self, seed: int) -> Task:
         """Return the task that `reset` uses when it is given none."""
         families = self.generators()
+        if not families:
+            raise NotImplementedError(f"{type(self).__name__} makes no tasks: define draw(seed), or generators()")
         generator = families[sorted(families)[seed % len(families)]]
-        return generator.generate(draw_params(generator.knobs, {}, derive_seed("params", seed)), seed)
+        for attempt in range(_MAX_DRAWS):
+            try:
+                return generator.generate(draw_params(generator.knobs, {}, derive_seed("params", seed, *[attempt] * (attempt > 0))), seed)
+            except ValueError as error:  # these knobs have no task together
+                why = described(error)
+        raise ValueError(f"{type(self).__name__}: no task of family {generator.family!r} in {_MAX_DRAWS} draws; the last one: {why}")
 
     def demonstrate(self, task: Task) -> list[str]:
         """Return reference actions that solve a task of `draw` (needed for a cold start only)."""
@@ -229,8 +264,10 @@ class ToolEnv(gymnasium.Env[str, str]):
         known = ", ".join(self._tools)
         try:
             data = json.loads(action)
-            call = ToolCall(name=data["name"], arguments=dict(data.get("arguments") or {}))
-        except (ValueError, TypeError, KeyError, RecursionError):
+            call = ToolCall(name=data["name"], arguments=data.get("arguments") or {})
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return None, f"Error: no tool call. Call one of: {known}."
+        if not isinstance(call.name, str) or not isinstance(call.arguments, dict):
             return None, f"Error: no tool call. Call one of: {known}."
         if call.name not in self._tools:
             return None, f"Error: no tool {str(call.name)[:40]!r}. Call one of: {known}."

@@ -24,7 +24,7 @@ from flywheel.registry import resolve
 from flywheel.sandbox.backends import find_backend
 from flywheel.tasks.admission import Admission
 from flywheel.tasks.chat_model import EndpointModel
-from flywheel.tasks.documents import SUFFIXES
+from flywheel.tasks.documents import SUFFIXES, document_blocks
 from flywheel.tasks.records import task_records
 from flywheel.tasks.writer import TaskWriter
 from flywheel.tasks.writing_prompts import Method, evol_instruct, from_documents, oss_instruct, self_instruct
@@ -123,11 +123,24 @@ def _methods(args: argparse.Namespace) -> list[Method]:
     if "oss_instruct" in args.methods:
         if args.source is None or not args.source.is_dir():
             raise ConfigError(f"oss_instruct needs --source, a folder of source files; got {args.source}")
-        made["oss_instruct"] = oss_instruct(sorted(path for path in args.source.rglob("*.py") if path.stat().st_size))
+        made["oss_instruct"] = oss_instruct(sorted(path for path in args.source.rglob("*.py") if path.is_file() and path.stat().st_size))
     if "document" in args.methods:
-        given = [path for one in args.documents or () for path in (sorted(one.rglob("*")) if one.is_dir() else [one])]
-        made["document"] = from_documents([path for path in given if path.suffix.lower() in SUFFIXES])
+        made["document"] = from_documents([path for one in args.documents or () for path in _documents(one)])
     return [made[name] for name in args.methods]
+
+
+def _documents(given: Path) -> list[Path]:
+    """Return a document, or a folder's; those that have no text to make a task of are left out there, and said."""
+    if not given.is_dir():
+        return [given]
+    found = []
+    for path in sorted(path for path in given.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()):
+        try:
+            document_blocks(path)
+            found.append(path)
+        except ConfigError as error:
+            print(f"left out: {error}", file=sys.stderr)
+    return found
 
 
 def _line(file: Any, record: Any) -> None:

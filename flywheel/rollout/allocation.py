@@ -127,7 +127,9 @@ async def _collect(
             while _has_room(started, config):
                 task = draw(len(started))
                 stages = _stages(config, predicted(task))
-                made = collector.group(task, name=f"{name}/{len(started)}", next_stage=stages, ledger=ledger)
+                # A group of a run that was killed went on by what was believed then; how large its stages are does not depend on it.
+                went_on = _stages(config.model_copy(update={"stop_below": 0.0}), None)
+                made = collector.group(task, name=f"{name}/{len(started)}", next_stage=stages, went_on=went_on, ledger=ledger)
                 started.append(running.create_task(made))
             waiting = [group for group in started if not group.done()]
             if not waiting:

@@ -97,7 +97,13 @@ class Collector:
         return [group.result() for group in made]
 
     async def group(
-        self, task: Task, *, name: str, next_stage: Callable[[Sequence[Experience]], int], ledger: Ledger | None = None
+        self,
+        task: Task,
+        *,
+        name: str,
+        next_stage: Callable[[Sequence[Experience]], int],
+        went_on: Callable[[Sequence[Experience]], int] | None = None,
+        ledger: Ledger | None = None,
     ) -> Group:
         """Return the attempts at one task, made in stages until `next_stage`, given the attempts so far, says 0.
 
@@ -105,6 +111,7 @@ class Collector:
             task: What to attempt.
             name: Makes ids and seeds unique to the group.
             next_stage: Returns how many attempts come next.
+            went_on: The same, of a group that the ledger knows to have gone on; `next_stage` where absent.
             ledger: May know the group already; else it is written down.
 
         Raises:
@@ -112,7 +119,7 @@ class Collector:
         """
         group_id = content_id("group", name, task.id)
         if ledger is not None and (known := ledger.known(group_id)) is not None:
-            return dataclasses.replace(known, stages=_stages_of(known.experiences, next_stage))
+            return dataclasses.replace(known, stages=_stages_of(known.experiences, went_on or next_stage))
         experiences: list[Experience] = []
         stages: list[int] = []
         while size := next_stage(experiences):

@@ -6,6 +6,7 @@ Prose is compared for families without knobs only (files, data sets, model-writt
 
 from __future__ import annotations
 
+import sys
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -37,9 +38,9 @@ class Admission:
         self._known: OrderedDict[str, None] = OrderedDict()
         self._evaluation_keys: set[str] = set()
         self._evaluation_ngrams: set[int] = set()
-        self._drawn, self._barred = (
-            SimilarTexts(threshold=config.near_duplicate, max_texts=config.max_known) if config.near_duplicate < 1 else None
-            for _ in range(2)
+        self._drawn, self._barred = (  # what must not train is never forgotten
+            SimilarTexts(threshold=config.near_duplicate, max_texts=most) if config.near_duplicate < 1 else None
+            for most in (config.max_known, sys.maxsize)
         )
         self.refused: Counter[str] = Counter()
         for path in config.decontaminate:

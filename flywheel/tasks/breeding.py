@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from flywheel.contracts import Operator
+from flywheel.errors import ConfigError, FlywheelError, described
 from flywheel.tasks.family import Family
 from flywheel.tasks.mutation import PREFIX, mutated, operators_of
 from flywheel.tasks.outcomes import Outcome
@@ -70,9 +71,14 @@ class Breeder:
             operator = fitting[int(np.argmax(worth))]
             seed = derive_seed(self._seed, "child", index, attempt)
             try:
-                return family, mutated(family.generator, task, parent.outcome.failure, operator=operator, seed=seed)
+                failure, pinned = parent.outcome.failure, family.pinned
+                return family, mutated(family.generator, task, failure, operator=operator, seed=seed, pinned=pinned)
             except ValueError:  # it does not fit this task
                 continue
+            except FlywheelError:
+                raise
+            except Exception as error:  # plug-in code
+                raise ConfigError(f"{family.name}: {operator} raised {described(error)}; mend the environment") from error
         return None
 
     def update(self, outcomes: Sequence[Outcome]) -> None:
@@ -106,9 +112,10 @@ class Breeder:
         return {"counts": counts, "parents": parents}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over a state; families and operators that it does not know keep what they have."""
+        """Take over a state; families and operators that it does not know keep what they have, parents of others are let go."""
         for name, counts in state["counts"].items():
             for op, pair in counts.items():
                 if op in self._counts.get(name, {}):
                     self._counts[name][op] = list(pair)
-        self._parents = [_Parent(outcome=Outcome.from_json(p["outcome"]), kind=p["kind"]) for p in state["parents"]]
+        parents = [_Parent(outcome=Outcome.from_json(p["outcome"]), kind=p["kind"]) for p in state["parents"]]
+        self._parents = [p for p in parents if f"{p.outcome.task.env}/{p.outcome.task.family}" in self._families]

@@ -75,7 +75,8 @@ class Curriculum:
         self._models = {f.name: self._model(f) for f in families}
         self._mixed = {f.name: SolveModel(f.generator.knobs, discount=config.discount, correlation=0.0, drop=0.0) for f in families}
         self._slow = {name: model.mean for name, model in self._models.items()}
-        self._ranges = {f.name: f.whole_ranges for f in families}
+        self._asked = {f.name: f.whole_ranges for f in families}
+        self._ranges = {name: dict(ranges) for name, ranges in self._asked.items()}
         self._probes = {f.name: self._probe(f) for f in families}
         self.breeder = Breeder(families, share=config.mutate_share, discount=config.discount, seed=seed)
 
@@ -95,6 +96,8 @@ class Curriculum:
         signal_of = {f.name: self._signal(f.name, rng) for f in self._families}
         signals = np.array([float(signal_of[f.name](self._probes[f.name]).max()) for f in self._families])
         kept = config.family_floor + (1 - config.family_floor) * signals / max(float(signals.max()), 1e-12)
+        if not np.any(kept * [f.share for f in self._families]):  # no signal anywhere and no floor: nothing has moved yet
+            kept = np.ones(len(signals))
         chances = kept * [f.share for f in self._families]
         family = self._families[int(rng.choice(len(self._families), p=chances / chances.sum()))]
         settings = self._best(family, signal_of[family.name], rng)
@@ -197,9 +200,8 @@ class Curriculum:
         for name, (low, high) in before.items():
             knob = family.generator.knobs[name]
             stride = max(1, round(0.1 * (knob.high - knob.low)))
-            pinned = len(set(family.whole_ranges[name])) == 1
             wider = (low, min(knob.high, high + stride)) if saturated else (max(knob.low, low - stride), high)
-            after[name] = (low, high) if pinned else wider
+            after[name] = (low, high) if name in family.pinned else wider
         self._ranges[family.name] = after
         self._probes[family.name] = self._probe(family)
         return Move(family.name, "raised" if saturated else "lowered", after != before)
@@ -243,6 +245,7 @@ class Curriculum:
                 "mixed": self._mixed[name].state(),
                 "slow": self._slow[name].tolist(),
                 "ranges": {k: list(r) for k, r in self._ranges[name].items()},
+                "asked": {k: list(r) for k, r in self._asked[name].items()},
             }
             for name, model in self._models.items()
         }
@@ -255,15 +258,21 @@ class Curriculum:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over a state; a family that it does not know, or whose knobs were others then, keeps what it has."""
+        """Take over a state; a family that it does not know, or whose knobs were others then, keeps what it has.
+
+        One whose ranges the recipe sets otherwise now begins anew with those, and keeps the belief.
+        """
         self.breeder.restore(state["breeder"])
         self.step, self.num_raised, self.num_lowered = state["step"], state["num_raised"], state["num_lowered"]
         for family in self._families:
             kept = state["families"].get(family.name)
-            if kept is not None and len(kept["mean"]) == len(self._models[family.name].mean):
-                self._models[family.name].restore(kept)
-                self._mixed[family.name].restore(kept["mixed"])
-                self._slow[family.name] = np.array(kept["slow"])
+            asked = self._asked[family.name]
+            if kept is None or len(kept["mean"]) != len(self._models[family.name].mean) or kept["ranges"].keys() != asked.keys():
+                continue
+            self._models[family.name].restore(kept)
+            self._mixed[family.name].restore(kept["mixed"])
+            self._slow[family.name] = np.array(kept["slow"])
+            if all(tuple(kept.get("asked", asked)[name]) == asked[name] for name in asked):
                 self._ranges[family.name] = {name: (low, high) for name, (low, high) in kept["ranges"].items()}
                 self._probes[family.name] = self._probe(family)
 

@@ -71,7 +71,7 @@ def _rows(config: DatasetConfig) -> Iterable[Mapping[str, Any]]:
     if path.is_file():
         if path.suffix not in DATA_FILES:
             raise ValueError(f"expected a file that ends in {', '.join(DATA_FILES)}")
-        rows = load_dataset(DATA_FILES[path.suffix], data_files=str(path), split="train")
+        rows = load_dataset(DATA_FILES[path.suffix], data_files=str(path), split=config.split)
     elif (path / "dataset_dict.json").is_file():
         splits = load_from_disk(str(path))
         if config.split not in splits:
@@ -79,6 +79,8 @@ def _rows(config: DatasetConfig) -> Iterable[Mapping[str, Any]]:
         rows = splits[config.split]
     elif (path / "dataset_info.json").is_file() and (path / "state.json").is_file():
         rows = load_from_disk(str(path))
+        if config.split not in ("train", known := str(rows.split or "train")):
+            raise ValueError(f"no split {config.split!r}: the folder holds one data set, {known!r}")
     else:
         rows = load_dataset(str(path) if path.is_dir() else config.path, **options)
     chosen: Iterable[Mapping[str, Any]] = rows if config.limit is None else rows.select(range(min(config.limit, len(rows))))

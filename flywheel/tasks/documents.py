@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from markdown_it import MarkdownIt
 from pypdf import PdfReader
-from pypdf.errors import PyPdfError
 
 from flywheel.errors import ConfigError
 
@@ -25,8 +25,8 @@ def document_blocks(path: Path) -> list[str]:
         raise ConfigError(f"{path}: expected a document that ends in {', '.join(SUFFIXES)}")
     try:
         pieces = _pdf(path) if path.suffix.lower() == ".pdf" else _markdown(path.read_text("utf-8"))
-        blocks = list(_joined(pieces))
-    except (OSError, UnicodeDecodeError, PyPdfError) as error:
+        blocks = _joined(pieces)
+    except Exception as error:  # pypdf raises all sorts of things over what is damaged or encrypted
         raise ConfigError(f"{path}: can't be read: {error}") from error
     if not blocks:
         raise ConfigError(f"{path}: no text of {MIN_CHARS} characters in it; is it a scan?")
@@ -35,7 +35,7 @@ def document_blocks(path: Path) -> list[str]:
 
 def _markdown(text: str) -> Iterator[str]:
     """Yield the source of every top-level block: a heading, a paragraph, a list, a table, a piece of code."""
-    lines = text.splitlines()
+    lines = re.split(r"\r\n|\r|\n", text)  # the line ends that the parser counts
     for token in MarkdownIt("commonmark").enable("table").parse(text):
         if token.level == 0 and token.map is not None and token.nesting >= 0:
             yield "\n".join(lines[token.map[0] : token.map[1]]).strip()
@@ -49,18 +49,17 @@ def _pdf(path: Path) -> Iterator[str]:
                 yield piece
 
 
-def _joined(pieces: Iterator[str]) -> Iterator[str]:
-    block = ""
+def _joined(pieces: Iterator[str]) -> list[str]:
+    blocks: list[str] = []
+    short = ""
     for piece in pieces:
-        if block and len(block) + len(piece) > MAX_CHARS:
-            yield block
-            block = ""
-        block = f"{block}\n\n{piece}".strip()
+        block = f"{short}\n\n{piece}".strip()
         while len(block) > MAX_CHARS:
-            yield block[:MAX_CHARS]
+            blocks.append(block[:MAX_CHARS])
             block = block[MAX_CHARS:].strip()
-        if len(block) >= MIN_CHARS:
-            yield block
-            block = ""
-    if len(block) >= MIN_CHARS:
-        yield block
+        short = block if len(block) < MIN_CHARS else ""
+        if block and not short:
+            blocks.append(block)
+    if short and blocks:
+        blocks[-1] += f"\n\n{short}"
+    return blocks

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flywheel.contracts import Knob
+from flywheel.tasks.records import asked
 from flywheel.tool_env import ToolEnv
-from flywheel.types import Knobs, Task, content_id
+from flywheel.types import Knobs, Task
 
 
 class EnvGenerator:
-    """Draws tasks from an environment by seed. It has no knobs; two tasks with the same prompt and payload are the same.
+    """Draws tasks from an environment by seed. It has no knobs.
+
+    Two tasks are the same where the environment's ``task_key`` says so, or, where it has none, by the same prompt and payload.
 
     Args:
         name: The environment's name in tasks.
@@ -44,8 +47,9 @@ class EnvGenerator:
         return list(self.env.demonstrate(task))
 
     def key(self, task: Task) -> str:
-        """Return a hash of what the task asks."""
-        return content_id(task.prompt, task.payload)
+        """Return the environment's canonical key, or a hash of what the task asks."""
+        own: Callable[[Task], str] = getattr(self.env, "task_key", asked)
+        return own(task)
 
     def validate(self, task: Task) -> None:
         """Accept every task: the environment vouches for its own."""

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from flywheel.contracts import TaskGenerator
+from flywheel.tasks.env_generator import EnvGenerator
+from flywheel.tasks.records import RecordGenerator
 from flywheel.types import Task
 
 
@@ -33,13 +35,30 @@ class Family:
         return {name: self.ranges.get(name, knob.default) for name, knob in sorted(self.generator.knobs.items())}
 
     @property
+    def pinned(self) -> frozenset[str]:
+        """The knobs that have one value only; nothing turns them."""
+        return frozenset(name for name, (low, high) in self.whole_ranges.items() if low == high)
+
+    @property
     def is_prose(self) -> bool:
         """Whether its tasks are texts of their own rather than instances of a template."""
         return not self.generator.knobs
 
 
 def family_of(families: Sequence[Family], task: Task) -> Family | None:
-    """Return the family that a task is of: the one of its name, else the only one of its environment (a file of records, say)."""
+    """Return the family that a task is of; None where none of its environment's, or more than one, can be.
+
+    Records and the tasks that an environment draws bear the family's name that they like: a record is of the file that holds it. What
+    no file holds is of the family of its name, of a file with records of that name, or of the environment's only family.
+    """
     own = [family for family in families if family.env == task.env]
-    named = [family for family in own if family.generator.family == task.family]
-    return named[0] if named else own[0] if len(own) == 1 else None
+    files = [(family, family.generator) for family in own if isinstance(family.generator, RecordGenerator)]
+    candidates = (
+        [family for family, file in files if file.holds(task)],
+        [family for family in own if family.generator.family == task.family],
+        [family for family, file in files if task.family in file.families],
+        [family for family in own if isinstance(family.generator, EnvGenerator)],
+    )
+    if (found := next(filter(None, candidates), None)) is not None:
+        return found[0]
+    return own[0] if len(own) == 1 else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from flywheel.contracts import Mutator, Operator, TaskGenerator
 from flywheel.types import Task, Verdict
@@ -27,23 +27,27 @@ def is_by_knobs(task: Task) -> bool:
     return not task.operator.startswith(PREFIX) or task.operator.removeprefix(PREFIX) in KNOB_OPERATORS
 
 
-def mutated(generator: TaskGenerator, task: Task, failure: Verdict | None, *, operator: str, seed: int) -> Task:
-    """Return the child that `operator` makes of a task.
+def mutated(
+    generator: TaskGenerator, task: Task, failure: Verdict | None, *, operator: str, seed: int, pinned: Collection[str] = ()
+) -> Task:
+    """Return the child that `operator` makes of a task; `pinned` knobs are not turned.
 
     Raises:
         ValueError: it does not fit this task.
+        TypeError: what the generator made is no child of it.
     """
     if operator not in KNOB_OPERATORS:
         if not isinstance(generator, Mutator):
             raise ValueError(f"{generator.family}: no operator {operator!r}")
         child = generator.mutate(task, failure, operator=operator, seed=seed)
-        if child.parent_id != task.id or child.operator != PREFIX + operator:
-            raise ValueError(f"{generator.family}: {operator} made a child of {child.parent_id!r} by {child.operator!r}; use Task.derived")
+        if not isinstance(child, Task) or (child.env, child.parent_id, child.operator) != (task.env, task.id, PREFIX + operator):
+            raise TypeError(f"it made {child!r:.200}, expected what child.derived(task, {PREFIX + operator!r}) returns")
         return child
     params = {name: int(value) for name, value in task.params.items()}
     if operator != "redraw":
         stride = 1 if operator == "raise_knob" else -1
-        fits = [n for n, k in sorted(generator.knobs.items()) if n in params and k.low <= params[n] + stride <= k.high]
+        free = {name: knob for name, knob in sorted(generator.knobs.items()) if name in params and name not in pinned}
+        fits = [name for name, knob in free.items() if knob.low <= params[name] + stride <= knob.high]
         if not fits:
             raise ValueError(f"{generator.family}: no knob of {params!r} can be turned")
         params[random.Random(seed).choice(fits)] += stride

@@ -28,7 +28,7 @@ def asked(task: Task) -> str:
 
 
 class RecordGenerator:
-    """Given tasks, drawn by seed.
+    """Given tasks, drawn by seed. `families` are those that the records name, `heldout` the keys of those that say they are held out.
 
     Args:
         family: What the family is called.
@@ -41,11 +41,18 @@ class RecordGenerator:
     def __init__(self, family: str, tasks: Sequence[Task], task_key: Callable[[Task], str] | None = None) -> None:
         self.family = family
         self.tasks = tasks
+        self.families = frozenset(task.family for task in tasks)
         self._task_key = task_key or asked
+        self._ids = frozenset(task.id for task in tasks)
+        self.heldout = frozenset(self.key(task) for task in tasks if task.split == "heldout")
 
     def generate(self, params: Mapping[str, Any], seed: int) -> Task:
         """Return the record that the seed picks."""
         return self.tasks[seed % len(self.tasks)]
+
+    def holds(self, task: Task) -> bool:
+        """Whether a task is one of them."""
+        return task.id in self._ids
 
     def demonstrate(self, task: Task) -> list[str]:
         """Records carry no demonstrations."""

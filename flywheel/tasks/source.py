@@ -13,6 +13,7 @@ import itertools
 import json
 import random
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,12 @@ from flywheel.types import Knobs, Split, Task, derive_seed
 _MAX_DRAWS = 10_000
 _MAX_REPEATS = 8
 _MAX_SKIPS = 16
+_MEMBERS = ("family", "knobs", "generate", "key")
+DRAWN_TWICE = (
+    "is the family of two sections; say its share and its knobs in one of them (the family of a file or a data set is named like it: "
+    "give one of two another name)"
+)
+_SAME = " (those with the same prompt and payload are the same, unless task_key(task) of the environment tells them apart: by seeds, say)"
 AnswerKeys = Callable[[Sequence[str]], list[str | None]]
 
 
@@ -55,6 +62,9 @@ class TaskSource:
         self.families: tuple[Family, ...] = tuple(
             _shown(family, config) for name, config in recipe.environments.items() for family in _families(name, config)
         )
+        if twice := [name for name, count in Counter(family.name for family in self.families).items() if count > 1]:
+            raise ConfigError(*(f"environments: {name} {DRAWN_TWICE}" for name in twice))
+        self._tried: set[str] = set()
         self.admission = Admission(recipe.tasks, self.key)
         for family in self.families:
             if family.is_prose and isinstance(family.generator, FiniteGenerator):
@@ -171,11 +181,16 @@ class TaskSource:
         return random.Random(derive_seed(self._seed, "family", index)).choices(families, shares)[0]
 
     def _is_of(self, split: Split, family: Family, task: Task) -> bool:
-        """Whether each of a task's split keys falls into a split; the first one that does not is the last one that is looked at."""
+        """Whether each of a task's split keys falls into a split; the first one that does not is the last one that is looked at.
+
+        A record that says that it is held out is, wherever its key falls.
+        """
         generator = family.generator
+        if isinstance(generator, RecordGenerator) and generator.heldout and generator.key(task) in generator.heldout:
+            return split == "heldout"
         keys: tuple[SplitKey, ...] = tuple(generator.split_keys(task)) if hasattr(generator, "split_keys") else (generator.key(task),)
         share = self._heldout_share ** (1 / len(keys))
-        texts = (key if isinstance(key, str) else key() for key in keys)
+        texts = (key() if callable(key) else key for key in keys)
         return all((_position(f"{family.env}\0{text}") < share) == (split == "heldout") for text in texts)
 
     def _admitted(self, family: Family, task: Task, split: Split, *, repeats: bool = False) -> bool:
@@ -258,6 +273,9 @@ class TaskSource:
             try:
                 chosen = params(seed) if params else draw_params(family.generator.knobs, family.ranges, seed)
                 task = family.generator.generate(chosen, seed)
+                if family.name not in self._tried and isinstance(task, Task):
+                    _try_out(family, chosen, seed, task, where)
+                    self._tried.add(family.name)
             except ValueError as error:  # these knobs have no task together
                 why = f" (the last one failed: {described(error)})"
                 continue
@@ -268,12 +286,39 @@ class TaskSource:
             if not isinstance(task, Task) or task.env != family.env:
                 got = f"one of environment {task.env!r}" if isinstance(task, Task) else repr(task)
                 raise ConfigError(f"{where}: it made {got}, expected a task (flywheel.types.Task) of environment {family.env!r}")
-            if self._admitted(family, task, split, repeats=attempt >= _MAX_REPEATS):
+            try:
+                admitted = self._admitted(family, task, split, repeats=attempt >= _MAX_REPEATS)
+            except FlywheelError:
+                raise
+            except Exception as error:  # plug-in code
+                raise ConfigError(f"{where}: asking for a task's key raised {described(error)}; mend the environment") from error
+            if admitted:
                 return dataclasses.replace(task, split=split)
         widen = "widen its knob ranges" if family.generator.knobs else "it makes too few different ones"
         if self.admission.refused:
             why += f" (refused so far: {dict(self.admission.refused)}, see [tasks])"
+        elif isinstance(family.generator, EnvGenerator):
+            why = why or _SAME
         raise ConfigError(f"{where}: no {split} task in {_MAX_DRAWS} draws; {widen}{why}")
+
+
+def _try_out(family: Family, params: Knobs, seed: int, task: Task, where: str) -> None:
+    """Hold the first task that a family makes against the contract of `TaskGenerator`.
+
+    Raises:
+        ConfigError: it does not say its knobs, or is another one when it is made again.
+    """
+    if family.generator.knobs and not family.generator.knobs.keys() & task.params.keys():
+        raise ConfigError(
+            f"{where}: its tasks do not say their knobs, which tell how hard they are: got params = {dict(task.params)!r}, expected "
+            f"those that they were made with; give Task.create params=params"
+        )
+    again = family.generator.generate(params, seed)
+    if again != task:
+        raise ConfigError(
+            f"{where}: the same seed made two different tasks, {task.prompt[:80]!r} and {again.prompt[:80]!r}; "
+            "draw from nothing but the seed: random.Random(seed), or self.np_random after super().reset(seed=seed)"
+        )
 
 
 def _position(key: str) -> float:
@@ -340,7 +385,7 @@ def _families(name: str, config: EnvironmentConfig) -> list[Family]:
         given = Path(config.dataset.path).stem, dataset_tasks(config.dataset, env, f"environments.{name}.dataset", convert, check)
     if given is not None:
         return [Family(env=env, generator=RecordGenerator(*given, getattr(cls, "task_key", None)), share=config.weight, ranges={})]
-    generators: Mapping[str, TaskGenerator] = cls.generators() if hasattr(cls, "generators") else {}
+    generators = generators_of(cls)
     if not generators:
         return [Family(env=env, generator=EnvGenerator(env, _made(name, cls, config)), share=config.weight, ranges={})]
     unknown = set(config.families) - set(generators)
@@ -352,6 +397,21 @@ def _families(name: str, config: EnvironmentConfig) -> list[Family]:
         Family(env=env, generator=generators[f], share=config.weight * (c.weight if c else 1.0) / total, ranges=c.knobs if c else {})
         for f, c in chosen.items()
     ]
+
+
+def generators_of(cls: Any) -> Mapping[str, TaskGenerator]:
+    """Return an environment class's generators by family.
+
+    Raises:
+        TypeError: what its ``generators()`` returns is something else.
+    """
+    generators = cls.generators() if hasattr(cls, "generators") else {}
+    if not isinstance(generators, Mapping):
+        raise TypeError(f"it returned {generators!r}, expected a mapping of family names to generators")
+    for family, generator in generators.items():
+        if lacking := [name for name in _MEMBERS if not hasattr(generator, name)]:
+            raise TypeError(f"its generator {family!r} has no {', '.join(lacking)} (TaskGenerator in flywheel/contracts.py)")
+    return generators
 
 
 def _made(section: str, cls: Any, config: EnvironmentConfig) -> Any:

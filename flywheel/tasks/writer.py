@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from flywheel.contracts import TaskAuthor
-from flywheel.errors import ConfigError, InferenceError, InfraError
+from flywheel.errors import ConfigError, FlywheelError, InferenceError, InfraError, described
 from flywheel.tasks.admission import Admission
 from flywheel.tasks.chat_model import ChatModel
-from flywheel.tasks.writing_prompts import Known, Method, Request
+from flywheel.tasks.writing_prompts import Known, Method, Request, evol_instruct
 from flywheel.types import Task, content_id, derive_seed
 
 MAX_KNOWN = 2000
@@ -69,6 +69,8 @@ class TaskWriter:
         self._seed = seed
         self._concurrency = concurrency
         self._known = [Known(reply=reply) for reply in author.examples(seed, 8)]
+        if not self._known and evol_instruct in methods:
+            raise ConfigError("evol_instruct makes tasks of known ones, and the author's examples() gave none; take another method")
 
     async def write(self, num_requests: int) -> AsyncIterator[Written]:
         """Yield what became of each request, in order; a round of requests knows the tasks of the rounds before it.
@@ -101,8 +103,10 @@ class TaskWriter:
             await self._checked(task)
         except ValueError as error:
             return dataclasses.replace(answered, reason=str(error))
-        except (RecursionError, OverflowError, TypeError) as error:  # what odd JSON can do to a payload's making
-            return dataclasses.replace(answered, reason=f"{type(error).__name__}: {error}")
+        except FlywheelError:
+            raise
+        except Exception as error:  # noqa: BLE001 - plug-in code, and what odd JSON can do to it
+            return dataclasses.replace(answered, reason=described(error))
         return dataclasses.replace(answered, task=task)
 
     async def _checked(self, task: Task) -> None:

@@ -72,7 +72,7 @@ def oss_instruct(files: Sequence[Path]) -> Method:
         ConfigError: there are none.
     """
     if not files:
-        raise ConfigError("no source files to be inspired by; give a folder that holds some")
+        raise ConfigError("no source files to be inspired by; give a folder that holds some (*.py)")
 
     def ask(rng: random.Random, known: Sequence[Known], author: TaskAuthor) -> Request:
         lines = rng.choice(list(files)).read_text("utf-8", errors="replace").splitlines()
