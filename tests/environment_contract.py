@@ -31,6 +31,8 @@ NONSENSE = [
     "null",
     "{}",
     '{"name": 5}',
+    '{"name": ["submit"], "arguments": {}}',
+    '{"name": "submit", "arguments": [[1, 2]]}',
     '{"name": "no_such_tool", "arguments": {}}',
     '{"name": "submit", "arguments": []}',
     '{"name": "submit", "arguments": {"no_such_argument": 1}}',

@@ -1,11 +1,13 @@
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import pytest
 
 from flywheel.errors import InfraError, SandboxError
 from flywheel.judge import judge, judge_many
-from flywheel.types import Check, Task, Trajectory, Verdict
+from flywheel.types import Check, Task, Trajectory, Verdict, to_json
 from flywheel.verifiers.env_reward import EnvRewardVerifier
 
 TASK = Task.create(env="toy", family="toy", prompt="p", payload={})
@@ -180,3 +182,21 @@ def test_a_malformed_task_among_many_stands_in_its_place() -> None:
 def test_a_verifier_without_it_judges_one_by_one() -> None:
     verifier = Scripted(SOLVED, FAILED)
     assert [v.outcome for v in judge_many(verifier, PAIRS) if isinstance(v, Verdict)] == ["solved", "failed"]
+
+
+def test_a_verdict_in_other_types_is_written_in_its_own() -> None:
+    odd: Verdict = dataclasses.replace(
+        SOLVED, reward=np.float32(1.0), checks=[Check(name="a", passed=np.bool_(True))], evidence=None, verifier_version=2
+    )
+    for found in (judge(Scripted(odd), TASK, ATTEMPT), judge_many(ManyAtOnce([odd, odd]), PAIRS)[0]):
+        assert isinstance(found, Verdict)
+        assert Verdict.from_json(json.loads(to_json(found))) == found
+        assert found.reward == 1.0
+        assert found.checks == (Check(name="a", passed=True),)
+
+
+def test_checks_that_are_none_are_a_bug() -> None:
+    odd = dataclasses.replace(SOLVED, checks=(("a", True),))
+    found = judge(Scripted(odd), TASK, ATTEMPT, max_retries=0)
+    assert (found.outcome, found.checks[0].name) == ("infra_error", "verifier_bug")
+    assert "checks has ('a', True)" in found.evidence

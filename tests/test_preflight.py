@@ -111,6 +111,7 @@ def test_nothing_heavy_is_imported() -> None:
         ({"x": {"use": f"{TOY}:SumsEnv", "tasks_file": "none.jsonl"}}, "environments.x.tasks_file: none.jsonl can't be read"),
         ({"x": {"use": f"{TOY}:SumsEnv", "tasks_file": __file__, "tasks_format": "mbpp"}}, "its files hold task records"),
         ({"x": {"use": f"{TOY}:TrustingEnv", "solved_threshold": 1, "verifier_kwargs": {"a": 1}}}, "no verifier to pass them to"),
+        ({"x": {"use": f"{TOY}:SumsEnv", "solved_threshold": 1}}, "environments.x.solved_threshold: it is for an environment without"),
         (
             {name: {"use": f"{TOY}:TrustingEnv", "solved_threshold": at} for name, at in (("x", 1), ("y", 2))},
             "is already used by environments.x with another class, verifier, solved_threshold or kwargs",
@@ -126,6 +127,10 @@ def test_names(environments: dict[str, Any], expected: str) -> None:
     ("section", "expected"),
     [
         ({"tasks_format": "mbpp"}, "environments.code.tasks_format is 'mbpp', and there is no environments.code.tasks_file"),
+        (
+            {"dataset": {"path": ".", "prompt": "{q}"}, "tasks_format": "mbpp"},
+            "tasks_format reads whole rows, and environments.code.dataset",
+        ),
         ({"tasks_file": __file__, "tasks_format": "mbp"}, "tasks_format: no format 'mbp': did you mean 'mbpp'?"),
         (
             {"verifier_kwargs": {"partial_credits": True}},

@@ -114,3 +114,28 @@ def test_unicode_text_takes_newlines_and_mathematics_but_not_endless_text() -> N
     assert not space.contains("x" * 11)
     assert not space.contains(3)
     assert all(space.contains(UnicodeText(max_length=64, seed=s).sample()[:10]) for s in range(5))
+
+
+@pytest.mark.parametrize("arguments", ["value: int", "self_: str, other: int"])
+def test_a_tool_with_the_name_of_a_member_is_refused(arguments: str) -> None:
+    with pytest.raises(TypeError, match=r"Quiz\.answer: a member of ToolEnv has this name, so it can be no tool"):
+        exec(f"class Quiz(ToolEnv):\n    def answer(self, {arguments}) -> str:\n        'Answer.'", {"ToolEnv": ToolEnv})
+
+
+def test_a_member_may_be_written_anew() -> None:
+    class Quiz(ToolEnv):
+        """A quiz."""
+
+        name = "quiz"
+
+        def answer(self, attempt: Trajectory) -> str | None:
+            """Return what is judged."""
+            return None
+
+        def render(self) -> None:
+            """Show the board."""
+
+        def close(self) -> None:
+            """Close."""
+
+    assert Quiz().tools == []

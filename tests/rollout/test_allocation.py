@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from flywheel.config import Recipe, RolloutConfig
 from flywheel.rollout.allocation import SequentialRule, StepGroups, collect_step
 from flywheel.router import route, staged_advantages
-from flywheel.types import Task
+from flywheel.types import Group, Task
 from tests.rollout.rooms import room_task
 from tests.scripted import Script, ScriptedPolicy, call, make_chat, make_collector, make_recipe
 
@@ -235,3 +236,31 @@ def test_the_default_is_a_plain_group_with_the_ids_it_always_had() -> None:
 def test_sequential_allocation_needs_an_unbiased_loss() -> None:
     with pytest.raises(ValueError, match="dr_grpo"):
         Recipe.model_validate({"environments": {"room": {"use": ROOM}}, "rollout": {"allocation": "sequential"}})
+
+
+def test_a_group_that_went_on_keeps_its_stages_whatever_is_believed_of_it_now() -> None:
+    groups: dict[str, Group] = {}
+
+    class Kept:
+        def known(self, group_id: str) -> Group | None:
+            return groups.get(group_id)
+
+        async def write(self, group: Group) -> None:
+            groups[group.id] = dataclasses.replace(group, stages=())  # the journal keeps attempts, not stages
+
+    def collected(predicted: float, policy: ScriptedPolicy) -> Group:
+        async def collect() -> StepGroups:
+            config = RolloutConfig(allocation="sequential", groups_per_step=1, group_size=6)
+            collector = make_collector(policy, make_recipe(ROOM), places=1)
+            try:
+                return await collect_step(collector, config, lambda at: room_task(), lambda task: predicted, name="s", ledger=Kept())
+            finally:
+                collector.stage.close()
+
+        return asyncio.run(collect()).groups[0]
+
+    policy = ScriptedPolicy(CHAT, in_turn("blue", "blue", "red", "blue"))
+    before = collected(0.5, policy)
+    resumed = collected(0.0, ScriptedPolicy(CHAT, in_turn("never asked")))  # a rule that believes this ends after the first stage
+    assert before.stages == resumed.stages == (2, 2, 2)
+    assert route([resumed], scale="none", staged=True).rows == route([before], scale="none", staged=True).rows

@@ -178,3 +178,10 @@ def test_what_may_not_train_is_said_of_a_task_that_is_there_already(tmp_path: Pa
     assert {clean.barred(copy) for copy in copies} == {"heldout", "contaminated"}  # the split comes first
     assert clean.barred(dataclasses.replace(plain, env="another")) is None
     assert not clean.admission.refused
+
+
+def test_what_is_held_out_is_not_forgotten_over_what_was_drawn() -> None:
+    admission = Admission(TasksConfig(near_duplicate=0.8, max_known=10), lambda task: None)
+    admission.bar((str(at), text) for at, text in enumerate(unlike(40)))
+    refused = [admission.refusal(Task.create(env="n", family="n", prompt=text, payload={}), text, is_prose=True) for text in unlike(40)]
+    assert refused == ["near_heldout"] * 40

@@ -254,3 +254,18 @@ def test_children_join_the_training_split_only() -> None:
     assert 50 < len(children) < 150
     assert all(source._is_of("train", source.families[0], task) for task in drawn)
     assert source.curriculum.state()["families"]["toy/levels"]["ranges"] == {"x": [0, 9], "y": [0, 9]}
+
+
+def test_a_knob_that_the_recipe_pins_is_not_turned() -> None:
+    breeder = Breeder([Family(env="toy", generator=Levels(), share=1.0, ranges={"x": (4, 4)})], share=1.0, discount=0.97, seed=0)
+    breeder.update([outcome(Levels().generate({"x": 4, "y": 4}, 0), 8)])
+    children = children_of(breeder, range(30))
+    assert {(child.params["x"], child.params["y"]) for child in children} == {(4, 5)}
+
+
+def test_parents_of_a_family_that_the_run_has_no_more_are_let_go() -> None:
+    old = bred()
+    old.update([outcome(Grafts().generate({"x": 4, "y": 4}, 0), 0)])
+    now = Breeder([Family(env="toy", generator=Levels("others"), share=1.0, ranges={})], share=1.0, discount=0.97, seed=0)
+    now.restore(json.loads(json.dumps(old.state())))
+    assert children_of(now, range(20)) == []

@@ -5,7 +5,7 @@ from statistics import fmean
 import pytest
 
 from flywheel.config import Recipe
-from flywheel.contracts import draw_params
+from flywheel.contracts import Knob, draw_params
 from flywheel.tasks.curriculum import Curriculum
 from flywheel.tasks.family import Family
 from flywheel.tasks.outcomes import Outcome
@@ -173,3 +173,41 @@ def test_tasks_that_are_predicted_dead_are_skipped_before_any_rollout_but_not_al
     after = share_dead(1000)
     assert source.num_skipped > 50
     assert 0.2 * before < after < 0.6 * before  # a share of draws explores whatever is predicted
+
+
+def test_progress_without_a_floor_begins_somewhere() -> None:
+    families = [Family(env="toy", generator=Levels(name), share=share, ranges={}) for name, share in (("a", 1.0), ("b", 0.0))]
+    curriculum = make("progress", families, family_floor=0.0, explore=0.0)
+    assert {draw(curriculum, at).family for at in range(20)} == {"a"}
+
+
+@pytest.mark.parametrize("rule", ["uniform", "fixed", "easy_to_hard", "frontier", "progress"])
+def test_knobs_of_any_shape_can_be_drawn(rule: str) -> None:
+    wide, none = Levels("wide"), Levels("none")
+    wide.knobs = {
+        "x": Knob(low=-(2**53), high=2**53, default=(-(2**53), 2**53), help=""),
+        "y": Knob(low=4, high=4, default=(4, 4), help=""),
+    }
+    none.knobs = {}
+    families = [Family(env="toy", generator=generator, share=0.5, ranges={}) for generator in (wide, none)]
+    curriculum = make(rule, families, explore=0.0)
+    for step in range(3):
+        tasks = [draw(curriculum, step * 100 + at) for at in range(16)]
+        assert {tuple(task.params) for task in tasks} == {(), ("x", "y")}
+        assert {task.params["y"] for task in tasks if task.params} == {4}
+        curriculum.update([play_as(task, at % 9) for at, task in enumerate(tasks)])
+        assert all(isinstance(value, int) for task in tasks for value in task.params.values())
+
+
+def test_ranges_that_the_recipe_sets_otherwise_hold_after_a_resume() -> None:
+    old, wider, same = (
+        make(families=[Family(env="toy", generator=Levels(), share=1.0, ranges=ranges)]) for ranges in ({}, {"x": (3, 4)}, {})
+    )
+    learn(old, 40.0, 30)
+    state = json.loads(json.dumps(old.state()))
+    for now in (wider, same):
+        now.restore(state)
+        assert now.state()["families"]["toy/levels"]["mean"] == state["families"]["toy/levels"]["mean"]
+    assert same.ranges("toy/levels") == old.ranges("toy/levels")
+    assert wider.ranges("toy/levels") == {"x": (3, 4), "y": (0, 9)}
+    assert {draw(wider, at).params["x"] for at in range(30)} == {3, 4}

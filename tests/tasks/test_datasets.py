@@ -88,3 +88,15 @@ def test_a_file_and_a_data_set_are_one_too_many() -> None:
     environments = {"n": {"use": "x:Y", "tasks_file": "a.jsonl", "dataset": {"path": "b"}}}
     with pytest.raises(ValueError, match="keep one"):
         Recipe.model_validate({"environments": environments})
+
+
+def test_a_split_of_one_file_or_one_folder_is_heeded_or_refused(tmp_path: Path) -> None:
+    made = datasets.Dataset.from_list(ROWS)
+    made.to_parquet(tmp_path / "rows.parquet")
+    made.save_to_disk(str(tmp_path / "saved"))
+    assert load(tmp_path / "rows.parquet", split="train[5:8]") == load(tmp_path / "rows.parquet")[5:8]
+    assert len(load(tmp_path / "saved")) == 40
+    with pytest.raises(ConfigError, match='Unknown split "test"'):
+        load(tmp_path / "rows.parquet", split="test")
+    with pytest.raises(ConfigError, match="no split 'test': the folder holds one data set, 'train'"):
+        load(tmp_path / "saved", split="test")

@@ -384,3 +384,65 @@ def test_an_endpoint_that_is_not_there() -> None:
 
     with pytest.raises(InferenceError, match="no usable answer"):
         asyncio.run(ask())
+
+
+class Careless:
+    """An author of few words: it trusts every reply to have what it asks for."""
+
+    instructions = "Reply with JSON."
+
+    def examples(self, seed: int, count: int) -> list[str]:
+        return []
+
+    def build(self, reply: Any) -> Any:
+        return reply["statement"].task
+
+    def check(self, task: Any) -> None:
+        pass
+
+
+def test_what_an_author_raises_is_the_reason_of_a_refusal() -> None:
+    async def collect(*methods: Method) -> list[Written]:
+        writer = TaskWriter(
+            ScriptedModel(["{}", '{"statement": 1}']),
+            Careless(),
+            task_key=CodeEnv.task_key,
+            admission=Admission(TasksConfig(), lambda task: None),
+            methods=methods,
+            seed=0,
+            concurrency=1,
+        )
+        return [one async for one in writer.write(2)]
+
+    missing, odd = (str(one.reason) for one in asyncio.run(collect(self_instruct)))
+    assert missing.startswith("KeyError: 'statement' (test_writer.py, line ")
+    assert odd.startswith("AttributeError: 'int' object has no attribute 'task'")
+    with pytest.raises(ConfigError, match="evol_instruct makes tasks of known ones"):
+        asyncio.run(collect(self_instruct, evol_instruct))
+
+
+def test_blocks_hold_every_word_of_a_page_and_no_heading_stands_alone(tmp_path: Path) -> None:
+    page = tmp_path / "a.md"
+    long, feed = " ".join(f"word{at}" for at in range(420)), "A page\x0cbreak and a line\u2028break are no ends of lines here."
+    page.write_text(f"# Heading\n\n{long}\n\n{feed}\n\nAfter it.\n\nThe end.\n")
+    blocks = document_blocks(page)
+    assert min(map(len, blocks)) >= 200
+    assert blocks[0].startswith("# Heading\n\nword0 ")
+    assert blocks[-1].endswith(f"{feed}\n\nAfter it.\n\nThe end.")
+    assert "".join("".join(blocks).split()) == "".join(page.read_text().split())
+
+
+def test_a_document_that_can_not_be_used_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    locked = PdfWriter()
+    locked.add_blank_page(width=100, height=100)
+    locked.encrypt("secret")
+    locked.write(tmp_path / "locked.pdf")
+    (tmp_path / "short.md").write_text("# Nothing\n")
+    (tmp_path / "notes.txt").write_text("The moon lifts the sea. " * 20)
+    (tmp_path / "page.md").write_text("The moon lifts the sea. " * 20)
+    assert write._documents(tmp_path) == [tmp_path / "page.md"]
+    said = capsys.readouterr().err
+    assert "locked.pdf: can't be read" in said
+    assert "short.md: no text" in said
+    with pytest.raises(ConfigError, match=r"notes\.txt: expected a document"):  # one that is named is not passed over
+        from_documents(write._documents(tmp_path / "notes.txt"))
