@@ -2,9 +2,10 @@
 
 Environments are `gymnasium.Env`s with text in and text out (`flywheel.tool_env.ToolEnv` is the convenient base). One that has a
 member ``picture(task, trajectory) -> bytes | None`` (PNG) gets its drawings into the tables of sample trajectories; one whose class
-has ``answer_keys(answers) -> list[str | None]`` says which answers are the same (the text without its layout, where it does not), and
-one with ``check_record(task)`` refuses task records by a `ValueError` before anything starts. An environment without ``tools`` is acted in,
-and shown (``demonstrate(task) -> list[str]``), in plain text.
+has ``answer_keys(answers) -> list[str | None]`` says which answers are the same (the text without its layout, where it does not),
+one with ``task_key(task) -> str`` which records, and which tasks of its own making, are the same (those with the same prompt and
+payload, where it does not), and one with ``check_record(task)`` refuses task records by a `ValueError` before anything starts. An
+environment without ``tools`` is acted in, and shown (``demonstrate(task) -> list[str]``), in plain text.
 Everything else here is structural: a class that has these members fits, no inheritance needed.
 """
 
@@ -103,7 +104,7 @@ class TaskGenerator(Protocol):
         ...
 
     def generate(self, params: Knobs, seed: int) -> Task:
-        """Return the task that these arguments name: same arguments, same task. The split is set by the task source.
+        """Return the task that these arguments name: same arguments, same task. Its params are these; the task source sets its split.
 
         Raises:
             ValueError: these knobs have no task together; the source draws again.

@@ -128,8 +128,15 @@ def _objection(verdict: object) -> tuple[str, str]:
 def _plain(verdict: Verdict) -> Verdict:
     """Return a verdict in the types that it declares: a plug-in's may hold numpy's numbers, which no journal takes."""
     checks = tuple(Check(name=str(check.name), passed=bool(check.passed), detail=str(check.detail)) for check in verdict.checks)
-    names = {"verifier": str(verdict.verifier), "verifier_version": str(verdict.verifier_version)}
-    return dataclasses.replace(verdict, reward=float(verdict.reward), checks=checks, evidence=str(verdict.evidence or ""), **names)
+    return Verdict(
+        outcome=verdict.outcome,
+        reward=float(verdict.reward),
+        checks=checks,
+        evidence=str(verdict.evidence or ""),
+        verifier=str(verdict.verifier),
+        verifier_version=str(verdict.verifier_version),
+        duration_s=float(verdict.duration_s),
+    )
 
 
 def _describe(error: Exception) -> str:

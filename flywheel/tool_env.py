@@ -149,7 +149,7 @@ class ToolEnv(gymnasium.Env[str, str]):
 
     @classmethod
     def task_key(cls, task: Task) -> str:
-        """Return the canonical key of a task that no generator made: two records with the same key are the same task."""
+        """Return the canonical key of a record, or a task of `draw`: two with the same key are the same task, on one side of the split."""
         return content_id(task.prompt, task.payload)
 
     @classmethod

@@ -40,6 +40,8 @@ NUM_CANDIDATES = 24
 NUM_AT_ONCE = 8  # settings that are chosen together: most draws take several before one gives a task
 SLOW = 0.9  # what the slow average of the progress rule keeps at each step
 JITTER = 0.15  # how far knobs stray from the scheduled level, as a share of their ranges
+NUM_NEAR = 16  # attempts of a draw after which knobs stray farther, by as much again at each so many more
+NUM_BEST = 256  # settings that promise most which a draw tries before it takes any: those may all be without a task
 EVERYWHERE = 0.9  # share of settings that have to agree before a family counts as saturated or hopeless
 
 
@@ -92,7 +94,8 @@ class Curriculum:
         if config.rule in ("fixed", "easy_to_hard"):
             family = self._uniform(index).family
             level = config.level if config.rule == "fixed" else min(1.0, self.step / config.ramp_steps)
-            return Plan(index, family, lambda seed: _at_level(self._ranges[family.name], level, seed))
+            attempts = itertools.count()
+            return Plan(index, family, lambda seed: _at_level(self._ranges[family.name], level, seed, next(attempts)))
         signal_of = {f.name: self._signal(f.name, rng) for f in self._families}
         signals = np.array([float(signal_of[f.name](self._probes[f.name]).max()) for f in self._families])
         kept = config.family_floor + (1 - config.family_floor) * signals / max(float(signals.max()), 1e-12)
@@ -125,14 +128,16 @@ class Curriculum:
         return Plan(index, family, lambda seed: draw_params(family.generator.knobs, self._ranges[family.name], seed))
 
     def _best(self, family: Family, signal: Callable[[Array], Array], rng: np.random.Generator) -> Iterator[dict[str, int]]:
-        """Yield settings without end, each the one with the highest signal among a few random ones."""
+        """Yield settings without end, each the one with the highest signal among a few random ones; later on, any."""
         ranges = self._ranges[family.name]
         if not ranges:
             yield from itertools.repeat({})
         low, high = np.array(list(ranges.values())).T
-        while True:
+        for tried in itertools.count(step=NUM_AT_ONCE):
             candidates = rng.integers(low, high + 1, size=(NUM_AT_ONCE * NUM_CANDIDATES, len(ranges)))
-            signals = signal(self._models[family.name].features(candidates.astype(float)))
+            signals = (
+                signal(self._models[family.name].features(candidates.astype(float))) if tried < NUM_BEST else np.zeros(len(candidates))
+            )
             best = signals.reshape(NUM_AT_ONCE, NUM_CANDIDATES).argmax(axis=1) + NUM_CANDIDATES * np.arange(NUM_AT_ONCE)
             for setting in candidates[best].tolist():
                 yield dict(zip(ranges, setting, strict=True))
@@ -286,7 +291,9 @@ class Curriculum:
         return model.features(model.settings(drawn))
 
 
-def _at_level(ranges: Mapping[str, tuple[int, int]], level: float, seed: int) -> dict[str, int]:
+def _at_level(ranges: Mapping[str, tuple[int, int]], level: float, seed: int, attempt: int) -> dict[str, int]:
+    """Return a setting near a level, farther away after many attempts: the level itself may have no task."""
     rng = random.Random(seed)
-    places = {name: min(1.0, max(0.0, level + rng.uniform(-JITTER, JITTER))) for name in ranges}
+    stray = JITTER * max(1.0, attempt / NUM_NEAR)
+    places = {name: min(1.0, max(0.0, level + rng.uniform(-stray, stray))) for name in ranges}
     return {name: low + round(places[name] * (high - low)) for name, (low, high) in ranges.items()}

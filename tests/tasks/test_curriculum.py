@@ -5,13 +5,13 @@ from statistics import fmean
 import pytest
 
 from flywheel.config import Recipe
-from flywheel.contracts import Knob, draw_params
+from flywheel.contracts import Knob, TaskGenerator, draw_params
 from flywheel.tasks.curriculum import Curriculum
 from flywheel.tasks.family import Family
 from flywheel.tasks.outcomes import Outcome
 from flywheel.tasks.source import TaskSource
-from flywheel.types import Task, derive_seed
-from tests.tasks.levels import Levels, chance, difficulty, draw, make, play
+from flywheel.types import Knobs, Task, derive_seed
+from tests.tasks.levels import Levels, LevelsEnv, chance, difficulty, draw, make, play
 
 
 def learn(curriculum: Curriculum, skill: float, steps: int) -> None:
@@ -211,3 +211,37 @@ def test_ranges_that_the_recipe_sets_otherwise_hold_after_a_resume() -> None:
     assert same.ranges("toy/levels") == old.ranges("toy/levels")
     assert wider.ranges("toy/levels") == {"x": (3, 4), "y": (0, 9)}
     assert {draw(wider, at).params["x"] for at in range(30)} == {3, 4}
+
+
+@pytest.mark.parametrize(("rule", "far"), [("fixed", 1.0), ("easy_to_hard", 0.0), ("frontier", 0.0), ("progress", 0.0)])
+def test_a_rule_that_asks_for_what_has_no_task_takes_what_is_near(rule: str, far: float) -> None:
+    environments = {"n": {"use": f"{__name__}:NarrowEnv"}}
+    source = TaskSource(Recipe.model_validate({"environments": environments, "curriculum": {"rule": rule, "level": far, "explore": 0.0}}))
+    for step in range(3):
+        drawn = [source.train(step * 10 + at) for at in range(8)]
+        assert {task.params["x"] for task in drawn} <= {4, 5}
+        # All of them are solved, so that what promises most is where there are none.
+        source.curriculum.update([play_as(task, 8) for task in drawn])
+
+
+class NarrowLevels(Levels):
+    """Has tasks in the middle of one of its knobs alone."""
+
+    def generate(self, params: Knobs, seed: int) -> Task:
+        if params["x"] not in (4, 5):
+            raise ValueError("no task")
+        return super().generate(params, seed)
+
+
+class NarrowEnv(LevelsEnv):
+    """Its tasks are those of `NarrowLevels`."""
+
+    @classmethod
+    def generators(cls) -> dict[str, TaskGenerator]:
+        return {"levels": NarrowLevels()}
+
+
+def test_the_easiest_formulas_can_be_asked_for() -> None:
+    families = {"chemistry": {"families": {"formula": {}}}}
+    source = TaskSource(Recipe.model_validate({"environments": families, "curriculum": {"rule": "easy_to_hard"}}))
+    assert source.train(0).family == "formula"
