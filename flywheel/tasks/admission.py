@@ -1,7 +1,8 @@
 """Which tasks may train: no evaluation item, nothing too much like a held-out task, and (where the recipe says so) few repeats.
 
 The split by canonical key, which keeps held-out tasks from training, is `flywheel.tasks.source`'s; this is what a key can't see.
-Prose is compared for families without knobs only (files, data sets, model-written tasks): the tasks of a template are all alike.
+Prose is compared for families without knobs only (files, data sets, model-written tasks): the tasks of a template are all alike. For the
+same reason an evaluation item that a template made bars by its words prose alone, and by its key whatever has that.
 """
 
 from __future__ import annotations
@@ -28,16 +29,21 @@ class Admission:
     Args:
         config: The recipe's ``[tasks]``.
         identity: Returns the key of a task record, for evaluation files that hold such; None where there is none.
+        is_prose: Says whether such a record is prose.
 
     Raises:
         ConfigError: an evaluation file can't be read, or a line of it has no text.
     """
 
-    def __init__(self, config: TasksConfig, identity: Callable[[Task], str | None]) -> None:
+    def __init__(
+        self, config: TasksConfig, identity: Callable[[Task], str | None], is_prose: Callable[[Task], bool] = lambda task: True
+    ) -> None:
         self._config = config
+        self._is_prose = is_prose
         self._known: OrderedDict[str, None] = OrderedDict()
         self._evaluation_keys: set[str] = set()
         self._evaluation_ngrams: set[int] = set()
+        self._template_ngrams: set[int] = set()
         self._drawn, self._barred = (  # what must not train is never forgotten
             SimilarTexts(threshold=config.near_duplicate, max_texts=most) if config.near_duplicate < 1 else None
             for most in (config.max_known, sys.maxsize)
@@ -54,7 +60,7 @@ class Admission:
 
     def refuses(self, *, is_prose: bool) -> bool:
         """Whether there is anything that `refusal` could object to."""
-        return bool(self._evaluation_ngrams) or self.remembers(is_prose=is_prose)
+        return bool(self._evaluation_ngrams or self._evaluation_keys) or self.remembers(is_prose=is_prose)
 
     def refusal(self, task: Task, key: str, *, is_prose: bool, repeats: bool = False) -> str | None:
         """Return why a task may not train, and count it; None where it may.
@@ -77,10 +83,13 @@ class Admission:
         self.refused["repeat"] += 1
         return True
 
-    def is_contaminated(self, task: Task, key: str) -> bool:
+    def is_contaminated(self, task: Task, key: str, *, is_prose: bool) -> bool:
         """Whether a task is an evaluation's, by its ``ENV`` and canonical key or by a passage of its prompt."""
-        ngrams = self._evaluation_ngrams
-        return key in self._evaluation_keys or (bool(ngrams) and not ngrams.isdisjoint(ngram_hashes(task.prompt, NGRAM)))
+        if key in self._evaluation_keys:
+            return True
+        known = [ngrams for ngrams in (self._evaluation_ngrams, self._template_ngrams if is_prose else None) if ngrams]
+        said = ngram_hashes(task.prompt, NGRAM) if known else set()
+        return not all(ngrams.isdisjoint(said) for ngrams in known)
 
     def remembers(self, *, is_prose: bool) -> bool:
         """Whether there is any use in `remember`."""
@@ -96,7 +105,7 @@ class Admission:
             self._drawn.add(key, task.prompt)
 
     def _refusal(self, task: Task, key: str, *, is_prose: bool, repeats: bool) -> str | None:
-        if self.is_contaminated(task, key):
+        if self.is_contaminated(task, key, is_prose=is_prose):
             return "contaminated"
         if key in self._known and not repeats:
             return "repeat"
@@ -113,18 +122,20 @@ class Admission:
             ConfigError: it can't be read, or a line of it has no text.
         """
 
-        def texts_of(data: dict[str, Any]) -> list[str]:
+        def texts_of(data: dict[str, Any]) -> tuple[list[str], set[int]]:
             texts = [data[field] for field in TEXT_FIELDS if isinstance(data.get(field), str)]
             if not texts:
                 raise ValueError(f"expected an object with one of {', '.join(TEXT_FIELDS)}")
-            if {"env", "prompt", "payload"} <= set(data) and (key := identity(Task.from_json(data))) is not None:
+            ngrams = self._evaluation_ngrams
+            if {"env", "prompt", "payload"} <= set(data) and (key := identity(task := Task.from_json(data))) is not None:
                 self._evaluation_keys.add(key)
-            return texts
+                ngrams = ngrams if self._is_prose(task) else self._template_ngrams
+            return texts, ngrams
 
         try:
-            for number, texts in enumerate(read_records(path, texts_of), start=1):
+            for number, (texts, ngrams) in enumerate(read_records(path, texts_of), start=1):
                 for text in texts:
-                    self._evaluation_ngrams |= ngram_hashes(text, NGRAM)
+                    ngrams |= ngram_hashes(text, NGRAM)
                 self.bar((f"{path}:{number}.{at}", text) for at, text in enumerate(texts))
         except ConfigError as error:
             raise ConfigError(*(f"tasks.decontaminate: {problem}" for problem in error.problems)) from None

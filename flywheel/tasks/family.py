@@ -41,8 +41,8 @@ class Family:
 
     @property
     def is_prose(self) -> bool:
-        """Whether its tasks are texts of their own rather than instances of a template."""
-        return not self.generator.knobs
+        """Whether its tasks are texts of their own rather than instances of a template, as those that an environment draws are, too."""
+        return not self.generator.knobs and not isinstance(self.generator, EnvGenerator)
 
 
 def family_of(families: Sequence[Family], task: Task) -> Family | None:

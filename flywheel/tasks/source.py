@@ -65,7 +65,7 @@ class TaskSource:
         if twice := [name for name, count in Counter(family.name for family in self.families).items() if count > 1]:
             raise ConfigError(*(f"environments: {name} {DRAWN_TWICE}" for name in twice))
         self._tried: set[str] = set()
-        self.admission = Admission(recipe.tasks, self.key)
+        self.admission = Admission(recipe.tasks, self.key, lambda record: (of := family_of(self.families, record)) is None or of.is_prose)
         for family in self.families:
             if family.is_prose and isinstance(family.generator, FiniteGenerator):
                 held = (task for task in family.generator.tasks if self._is_of("heldout", family, task))
@@ -164,7 +164,7 @@ class TaskSource:
             return None
         if task.split == "heldout" or not self._is_of("train", family, task):
             return "heldout"
-        return "contaminated" if self.admission.is_contaminated(task, _key(family, task)) else None
+        return "contaminated" if self.admission.is_contaminated(task, _key(family, task), is_prose=family.is_prose) else None
 
     def _child(self, index: int) -> Task | None:
         """Return the training task that is made of another one, where draw `index` is such a one."""

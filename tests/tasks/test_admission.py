@@ -14,7 +14,7 @@ from flywheel.tasks.history import CurriculumHistory
 from flywheel.tasks.outcomes import Outcome
 from flywheel.tasks.similar import SimilarTexts
 from flywheel.tasks.source import TaskSource
-from flywheel.types import Task
+from flywheel.types import Task, to_json
 from tests.tasks.test_history import group, write
 
 STORY = (
@@ -185,3 +185,24 @@ def test_what_is_held_out_is_not_forgotten_over_what_was_drawn() -> None:
     admission.bar((str(at), text) for at, text in enumerate(unlike(40)))
     refused = [admission.refusal(Task.create(env="n", family="n", prompt=text, payload={}), text, is_prose=True) for text in unlike(40)]
     assert refused == ["near_heldout"] * 40
+
+
+def test_evaluation_items_of_a_template_bar_themselves_and_prose_but_not_the_template(tmp_path: Path) -> None:
+    families = {"code": {"families": {"programs": {}}}}
+    held = TaskSource(Recipe.model_validate({"environments": families})).heldout("code", 20)
+    train = [TaskSource(Recipe.model_validate({"environments": families})).train(at) for at in range(12)]
+    evaluation = tmp_path / "evaluation.jsonl"
+    evaluation.write_text("\n".join(to_json(task) for task in [*held, train[0]]))
+    tasks = TaskSource(Recipe.model_validate({"environments": families, "tasks": {"decontaminate": [str(evaluation)]}}))
+    assert [tasks.train(at) for at in range(1, 12)] == train[1:]
+    assert tasks.barred(train[0]) == "contaminated"
+    prose = Task.create(env="code", family="programs", prompt=f"Read this. {train[0].prompt} Now.", payload={})
+    assert tasks.admission.is_contaminated(prose, "another key", is_prose=True)
+    assert not tasks.admission.is_contaminated(prose, "another key", is_prose=False)
+
+
+def test_what_an_environment_draws_is_no_prose() -> None:
+    tasks = TaskSource(
+        Recipe.model_validate({"environments": {"p": {"use": "tests.tasks.test_source:DrawnEnv"}}, "tasks": {"near_duplicate": 0.1}})
+    )
+    assert [family.is_prose for family in tasks.families] == [False]
