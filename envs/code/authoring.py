@@ -148,10 +148,14 @@ def says(statement: str, name: str) -> bool:
 
 
 def leaked(reference: str, statement: str) -> str | None:
-    """Return a line of the reference's body that the statement holds, spaces aside; None where there is none."""
+    """Return a line of the reference's body that the statement holds, spaces aside; None where there is none. Docstrings tell nothing."""
     told = re.sub(r"\s+", "", statement).lower()
     try:
-        lines = ast.unparse(ast.parse(reference)).splitlines()
+        tree = ast.parse(reference)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module) and ast.get_docstring(node) is not None:
+                node.body = node.body[1:] or [ast.Pass()]
+        lines = ast.unparse(tree).splitlines()
     except (SyntaxError, ValueError, RecursionError):
         lines = reference.splitlines()
     for line in lines:

@@ -18,6 +18,7 @@ from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
 from flywheel import write
 from flywheel.config import Recipe, TasksConfig
 from flywheel.envs.code import CodeEnv
+from flywheel.envs.code.authoring import leaked
 from flywheel.envs.code.mutants import mutants
 from flywheel.errors import ConfigError, InferenceError
 from flywheel.tasks.admission import Admission
@@ -139,6 +140,12 @@ def test_sound_tasks_are_kept_whatever_is_said_around_them() -> None:
     assert (len(first.payload["public_tests"]), len(first.payload["hidden_tests"])) == (1, 5)
     assert (first.operator, first.env, first.family) == ("write:self_instruct", "code", "written")
     assert json.dumps(RUNS["tests"][1]["args"]) not in first.prompt
+
+
+def test_a_statement_that_is_the_references_docstring_tells_nothing() -> None:
+    documented = RUNS["reference"].replace("(xs):\n", f'(xs):\n    """Count.\n\n    {RUNS["statement"]}\n    """\n')
+    assert leaked(documented, RUNS["statement"]) is None
+    assert leaked(documented, f"{RUNS['statement']} So best = max(best, count).") == "best = max(best, count)"
 
 
 @pytest.mark.parametrize("name", REFUSED)
