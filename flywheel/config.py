@@ -256,7 +256,7 @@ class TasksConfig(Section):
     )
     decontaminate: list[Path] = Field(default_factory=list, description="Evaluation files (JSON lines) whose items must not train.")
     near_duplicate: float = Field(
-        1.0, gt=0, le=1, description="Similarity of prompts (0.8 is usual) from which tasks without knobs are one; 1 compares keys only."
+        1.0, gt=0, le=1, description="Similarity of prompts (0.8 is usual) from which given or written tasks are one; 1 compares keys only."
     )
     avoid_repeats: bool = Field(False, description="Draw a task whose canonical key was drawn only where new ones are rare.")
     max_known: int = Field(100_000, ge=1, description="Tasks remembered for that; beyond it the oldest are forgotten.")

@@ -25,7 +25,7 @@ from flywheel.sandbox.backends import find_backend
 from flywheel.tasks.admission import Admission
 from flywheel.tasks.chat_model import EndpointModel
 from flywheel.tasks.documents import SUFFIXES, document_blocks
-from flywheel.tasks.records import task_records
+from flywheel.tasks.records import asked, task_records
 from flywheel.tasks.writer import TaskWriter
 from flywheel.tasks.writing_prompts import Method, evol_instruct, from_documents, oss_instruct, self_instruct
 from flywheel.types import to_json
@@ -88,18 +88,19 @@ async def _write(args: argparse.Namespace) -> Counter[str]:
     author = env.author() if hasattr(env, "author") else None
     if author is None:
         raise ConfigError(f"--env: the environment {args.env!r} has no author for model-written tasks (ToolEnv.author)")
+    name, task_key = getattr(env, "name", args.env), getattr(env, "task_key", asked)
     rules = TasksConfig(near_duplicate=NEAR_DUPLICATE, avoid_repeats=True, decontaminate=args.decontaminate)
-    admission = Admission(rules, lambda task: f"{task.env}\0{env.task_key(task)}")
+    admission = Admission(rules, lambda task: f"{task.env}\0{task_key(task)}")
     if args.out.exists() and args.out.stat().st_size:
-        for task in task_records(args.out, env.name):
-            admission.remember(task, f"{task.env}\0{env.task_key(task)}", is_prose=True)
+        for task in task_records(args.out, name):
+            admission.remember(task, f"{task.env}\0{task_key(task)}", is_prose=True)
     model = EndpointModel(
         args.url, args.model, api_key=os.environ.get(args.api_key_env), max_tokens=args.max_tokens, temperature=args.temperature
     )
     writer = TaskWriter(
         model,
         author,
-        task_key=env.task_key,
+        task_key=task_key,
         admission=admission,
         methods=_methods(args),
         seed=args.seed,

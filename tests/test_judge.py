@@ -1,6 +1,7 @@
 import dataclasses
 import json
 from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -185,9 +186,9 @@ def test_a_verifier_without_it_judges_one_by_one() -> None:
 
 
 def test_a_verdict_in_other_types_is_written_in_its_own() -> None:
-    odd: Verdict = dataclasses.replace(
-        SOLVED, reward=np.float32(1.0), checks=[Check(name="a", passed=np.bool_(True))], evidence=None, verifier_version=2
-    )
+    # What numpy's comparisons give, a list, nothing and a number: what a plug-in's author may write without noticing.
+    fields: Any = {"reward": np.float32(1.0), "checks": [Check(name="a", passed=cast("bool", np.bool_(True)))]}
+    odd = dataclasses.replace(SOLVED, **fields, evidence=cast("str", None), verifier_version=cast("str", 2))
     for found in (judge(Scripted(odd), TASK, ATTEMPT), judge_many(ManyAtOnce([odd, odd]), PAIRS)[0]):
         assert isinstance(found, Verdict)
         assert Verdict.from_json(json.loads(to_json(found))) == found
@@ -196,7 +197,7 @@ def test_a_verdict_in_other_types_is_written_in_its_own() -> None:
 
 
 def test_checks_that_are_none_are_a_bug() -> None:
-    odd = dataclasses.replace(SOLVED, checks=(("a", True),))
+    odd = dataclasses.replace(SOLVED, checks=cast("Any", (("a", True),)))
     found = judge(Scripted(odd), TASK, ATTEMPT, max_retries=0)
     assert (found.outcome, found.checks[0].name) == ("infra_error", "verifier_bug")
     assert "checks has ('a', True)" in found.evidence

@@ -1,4 +1,7 @@
-"""Tasks made of tasks: the generators' own operators, and for every family with knobs three that turn a knob or none."""
+"""Tasks made of tasks: the generators' own operators, and for every family with knobs three that turn a knob or none.
+
+A knob that the recipe pins to one value is not turned.
+"""
 
 from __future__ import annotations
 
