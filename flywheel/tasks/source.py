@@ -64,6 +64,8 @@ class TaskSource:
         )
         if twice := [name for name, count in Counter(family.name for family in self.families).items() if count > 1]:
             raise ConfigError(*(f"environments: {name} {DRAWN_TWICE}" for name in twice))
+        files = ((family.env, family.generator) for family in self.families if isinstance(family.generator, RecordGenerator))
+        self._said_heldout = {f"{env}\0{key}" for env, file in files for key in file.heldout}
         self._tried: set[str] = set()
         self.admission = Admission(recipe.tasks, self.key, lambda record: (of := family_of(self.families, record)) is None or of.is_prose)
         for family in self.families:
@@ -183,10 +185,10 @@ class TaskSource:
     def _is_of(self, split: Split, family: Family, task: Task) -> bool:
         """Whether each of a task's split keys falls into a split; the first one that does not is the last one that is looked at.
 
-        A record that says that it is held out is, wherever its key falls.
+        What a record of the environment says is held out is, wherever its key falls.
         """
         generator = family.generator
-        if isinstance(generator, RecordGenerator) and generator.heldout and generator.key(task) in generator.heldout:
+        if self._said_heldout and _key(family, task) in self._said_heldout:
             return split == "heldout"
         keys: tuple[SplitKey, ...] = tuple(generator.split_keys(task)) if hasattr(generator, "split_keys") else (generator.key(task),)
         share = self._heldout_share ** (1 / len(keys))

@@ -148,6 +148,18 @@ def test_a_record_that_says_that_it_is_held_out_never_trains(tmp_path: Path) -> 
     assert tasks.barred(dataclasses.replace(held[0], split="train")) == "heldout"
 
 
+def test_what_one_file_holds_out_no_other_file_of_the_environment_trains(tmp_path: Path) -> None:
+    first, second = records(tmp_path / "first.jsonl", 20), tmp_path / "second.jsonl"
+    mine = records(tmp_path / "mine.jsonl", 20).read_text()
+    second.write_text(mine + "\n" + "\n".join(json.dumps({**json.loads(line), "split": "heldout"}) for line in first.open()))
+    sections = {file.stem: {"use": f"{HERE}:Mine", "tasks_file": str(file), "weight": 0.5} for file in (first, second)}
+    with pytest.raises(ConfigError, match="family 'first': no train task"):
+        [TaskSource(recipe(sections)).train(at) for at in range(20)]
+    first.write_text(f"{first.read_text()}\n{mine}")
+    tasks = TaskSource(recipe(sections))
+    assert {tasks.train(at).prompt.split()[0] for at in range(100)} == {"mine"}
+
+
 def test_records_beside_the_generators_of_their_environment_are_known(tmp_path: Path) -> None:
     file = records(tmp_path / "extra.jsonl", 30)
     sections = {"gen": {"use": f"{HERE}:Mine"}, "own": {"use": f"{HERE}:Mine", "tasks_file": str(file)}}
