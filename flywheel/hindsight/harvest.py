@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,7 @@ from dataclasses import dataclass, field
 
 from flywheel.config import Recipe
 from flywheel.contracts import Relabeller
-from flywheel.errors import InfraError, NotRelabelledError, StoreError
+from flywheel.errors import InfraError, NotRelabelledError, StoreError, described
 from flywheel.hindsight.instructions import Instructor
 from flywheel.hindsight.lesson import MAX_REASON, Lesson
 from flywheel.hindsight.repair import OPERATOR, Repairer
@@ -39,6 +40,8 @@ from flywheel.rollout.stage import Stage
 from flywheel.store.journal import Journal, Relabelling
 from flywheel.tasks.source import TaskSource, environment_class
 from flywheel.types import Experience, Group, Task, Trajectory, content_id
+
+_log = logging.getLogger(__name__)
 
 MAX_TRIED = 32  # pairs a step that are played and judged, however many the share allows
 MAX_LOOKED_AT = 4  # attempts for each of them, of which most may come to nothing
@@ -139,6 +142,7 @@ class Harvester:
         self._earlier: set[str] = set()  # keys of the tasks that the journal has of steps before `_next`
         self._next = 0
         self._known: set[str] = set()
+        self._told: set[str] = set()
         self._one_at_a_time = asyncio.Lock()
 
     async def harvest(self, groups: Sequence[Group], *, step: int) -> Harvest:
@@ -217,7 +221,8 @@ class Harvester:
             found = [objection] if objection is not None else await self._repairer.lessons(failure, success)
         except InfraError:
             found = ["infra_error"]
-        except Exception:  # noqa: BLE001 - the boundary: an environment's bug costs its pair
+        except Exception as error:  # noqa: BLE001 - the boundary: an environment's bug costs its pair
+            self._tell(failure.task.env, error)
             found = ["environment_bug"]
         outcomes = []
         for number, lesson in enumerate(found):
@@ -240,7 +245,8 @@ class Harvester:
             return [nothing.without(str(error)[:MAX_REASON] or "nothing")]
         except InfraError:
             return [nothing.without("infra_error")]
-        except Exception:  # noqa: BLE001 - the boundary: a relabeller's bug costs its attempt
+        except Exception as error:  # noqa: BLE001 - the boundary: a relabeller's bug costs its attempt
+            self._tell(f"relabeller {maker.name} of {parent.task.env}", error)
             return [nothing.without("relabeller_bug")]
         return found or [nothing.without("nothing")]
 
@@ -274,7 +280,8 @@ class Harvester:
             return pair
         try:
             found = await self._instructor.instruct(pair.maker, pair.parent.task, pair.task, pair.trajectory.answer or "")
-        except Exception:  # noqa: BLE001 - the boundary: a relabeller's bug costs the model's words
+        except Exception as error:  # noqa: BLE001 - the boundary: a relabeller's bug costs the model's words
+            self._tell(f"relabeller {pair.maker.name} of {pair.task.env}", error)
             counts["relabeller_bug"] += 1
             return pair
         if found.outcome:
@@ -289,8 +296,16 @@ class Harvester:
             return await self._verified(pair, pair.task, pair.trajectory)
         except InfraError:
             return "infra_error"
-        except Exception:  # noqa: BLE001 - the boundary: an environment's bug costs its attempt
+        except Exception as error:  # noqa: BLE001 - the boundary: an environment's bug costs its attempt
+            self._tell(pair.task.env, error)
             return "environment_bug"
+
+    def _tell(self, whose: str, error: Exception) -> None:
+        """Tell the author of a plug-in what broke, the first time that it does: a count has no line to look at."""
+        said = f"hindsight: {whose} raised {described(error)}"
+        if said not in self._told:
+            self._told.add(said)
+            _log.warning(said)
 
     async def _verified(self, pair: _Pair, task: Task, trajectory: Trajectory) -> tuple[Lesson, str] | str:
         if self._chat.has_special(task.prompt):

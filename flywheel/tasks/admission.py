@@ -29,7 +29,7 @@ class Admission:
     Args:
         config: The recipe's ``[tasks]``.
         identity: Returns the key of a task record, for evaluation files that hold such; None where there is none.
-        is_prose: Says whether such a record is prose.
+        is_prose: Says whether such a record is prose, or its key no more than a hash of it.
 
     Raises:
         ConfigError: an evaluation file can't be read, or a line of it has no text.

@@ -67,7 +67,9 @@ class TaskSource:
         files = ((family.env, family.generator) for family in self.families if isinstance(family.generator, RecordGenerator))
         self._said_heldout = {f"{env}\0{key}" for env, file in files for key in file.heldout}
         self._tried: set[str] = set()
-        self.admission = Admission(recipe.tasks, self.key, lambda record: (of := family_of(self.families, record)) is None or of.is_prose)
+        self.admission = Admission(
+            recipe.tasks, self.key, lambda record: not ((of := family_of(self.families, record)) and of.generator.knobs)
+        )
         for family in self.families:
             if family.is_prose and isinstance(family.generator, FiniteGenerator):
                 held = (task for task in family.generator.tasks if self._is_of("heldout", family, task))

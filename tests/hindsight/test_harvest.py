@@ -150,6 +150,16 @@ def test_every_rule_drops(reason: str, tmp_path: Path, monkeypatch: pytest.Monke
     assert [(r.kept, r.reason) for r in found.relabellings] == [(False, reason)]
 
 
+def test_a_relabeller_that_breaks_is_told_once_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Words, "make", staticmethod(raising(KeyError("x"))))
+    found = harvested(RECIPE, [collected(RECIPE, ASKED, FAILED)], tmp_path, steps=2)
+    assert [harvest.dropped for harvest in found] == [{"relabeller_bug": 1}] * 2
+    (said,) = (record.message for record in caplog.records if "hindsight: " in record.message)
+    assert "of words raised KeyError: 'x' (test_harvest.py, line " in said
+
+
 def test_a_split_that_the_relabeller_sets_itself_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert harvest(drops(split="heldout"), tmp_path, monkeypatch).dropped == {"not_derived": 1}
 
