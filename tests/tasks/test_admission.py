@@ -1,6 +1,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -188,7 +189,7 @@ def test_what_is_held_out_is_not_forgotten_over_what_was_drawn() -> None:
 
 
 def test_evaluation_items_of_a_template_bar_themselves_and_prose_but_not_the_template(tmp_path: Path) -> None:
-    families = {"code": {"families": {"programs": {}}}}
+    families: dict[str, Any] = {"code": {"families": {"programs": {}}}}
     held = TaskSource(Recipe.model_validate({"environments": families})).heldout("code", 20)
     train = [TaskSource(Recipe.model_validate({"environments": families})).train(at) for at in range(12)]
     evaluation = tmp_path / "evaluation.jsonl"

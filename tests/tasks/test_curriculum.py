@@ -1,6 +1,7 @@
 import json
 import random
 from statistics import fmean
+from typing import Any
 
 import pytest
 
@@ -242,6 +243,6 @@ class NarrowEnv(LevelsEnv):
 
 
 def test_the_easiest_formulas_can_be_asked_for() -> None:
-    families = {"chemistry": {"families": {"formula": {}}}}
+    families: dict[str, Any] = {"chemistry": {"families": {"formula": {}}}}
     source = TaskSource(Recipe.model_validate({"environments": families, "curriculum": {"rule": "easy_to_hard"}}))
     assert source.train(0).family == "formula"
