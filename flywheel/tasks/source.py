@@ -75,6 +75,7 @@ class TaskSource:
                 held = (task for task in family.generator.tasks if self._is_of("heldout", family, task))
                 self.admission.bar((task.id, task.prompt) for task in held)
         self.curriculum = Curriculum(recipe.curriculum, self.families, recipe.run.seed)
+        self._reads_knobs = recipe.curriculum.rule != "uniform"
         self._num_heldout = recipe.evaluation.tasks_per_environment
         self._answer_keys = _answer_keys(recipe)
         self._heldout_keys: dict[str, frozenset[str]] = {}
@@ -278,7 +279,7 @@ class TaskSource:
                 chosen = params(seed) if params else draw_params(family.generator.knobs, family.ranges, seed)
                 task = family.generator.generate(chosen, seed)
                 if family.name not in self._tried and isinstance(task, Task):
-                    _try_out(family, chosen, seed, task, where)
+                    _try_out(family, chosen, seed, task, where, reads_knobs=self._reads_knobs)
                     self._tried.add(family.name)
             except ValueError as error:  # these knobs have no task together
                 why = f" (the last one failed: {described(error)})"
@@ -306,13 +307,13 @@ class TaskSource:
         raise ConfigError(f"{where}: no {split} task in {_MAX_DRAWS} draws; {widen}{why}")
 
 
-def _try_out(family: Family, params: Knobs, seed: int, task: Task, where: str) -> None:
-    """Hold the first task that a family makes against the contract of `TaskGenerator`.
+def _try_out(family: Family, params: Knobs, seed: int, task: Task, where: str, *, reads_knobs: bool) -> None:
+    """Hold the first task that a family makes against the contract of `TaskGenerator`; `reads_knobs` says that its knobs are needed.
 
     Raises:
         ConfigError: it does not say its knobs, or is another one when it is made again.
     """
-    if family.generator.knobs and not family.generator.knobs.keys() & task.params.keys():
+    if reads_knobs and family.generator.knobs and not family.generator.knobs.keys() & task.params.keys():
         raise ConfigError(
             f"{where}: its tasks do not say their knobs, which tell how hard they are: got params = {dict(task.params)!r}, expected "
             f"those that they were made with; give Task.create params=params"

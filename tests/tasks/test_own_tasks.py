@@ -217,7 +217,11 @@ def test_an_environment_may_say_which_of_its_tasks_are_the_same() -> None:
 )
 def test_a_generator_is_held_to_its_contract(cls: str, why: str) -> None:
     with pytest.raises(ConfigError, match=why):
-        source(cls).train(0)
+        TaskSource(recipe({"x": {"use": f"{HERE}:{cls}"}}, curriculum={"rule": "frontier"})).train(0)
+
+
+def test_a_task_that_does_not_say_its_knobs_will_do_where_nobody_reads_them() -> None:
+    assert source("MUTE").train(0).params == {}
 
 
 def test_a_plain_environment_that_does_not_heed_its_seed_is_told() -> None:
