@@ -374,7 +374,7 @@ class MonitorConfig(Section):
 class DistillConfig(Section):
     """``[distill]``: what a policy's best attempts are collected from, and how they teach (flywheel/distill); for `StageConfig`."""
 
-    num_tasks: int = Field(256, ge=1, description="collect: different training tasks that are attempted.")
+    num_tasks: int = Field(256, ge=1, description="collect: most different training tasks that are attempted.")
     attempts: int = Field(8, ge=1, description="collect: attempts a task.")
     keep: int = Field(2, ge=1, description="collect: most solved attempts kept a task: the shortest, then those least like the kept ones.")
     sets: list[str] = Field(

@@ -1,6 +1,7 @@
 """``python -m flywheel.eval TARGET``: pass@1 and pass@k on held-out tasks, with bootstrap intervals over tasks.
 
-TARGET is a run's folder (its newest checkpoint), a checkpoint's folder, or any model (a folder or hub id, with ``--recipe``).
+TARGET is a run's folder (its newest checkpoint, or what a stage made), a checkpoint's folder, or any model (a folder or hub id, with
+``--recipe``).
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def find_target(name: str, recipe: str | None, overrides: Sequence[str]) -> Targ
     if (path / "recipe.toml").exists():
         checkpoint = latest_checkpoint(path)
         if checkpoint is None:
-            raise ConfigError(f"{path}: the run has no complete checkpoint yet")
+            return _without_checkpoint(path, recipe, overrides)
     elif path.parent.name == "checkpoints" and path.name.startswith("step-"):
         if not (path / MARKER).exists():
             raise ConfigError(f"{path}: not a complete checkpoint; name another step")
@@ -103,6 +104,20 @@ def find_target(name: str, recipe: str | None, overrides: Sequence[str]) -> Targ
         return Target(recipe=of_run, model=str(checkpoint), step=step)
     base = json.loads(adapter.read_text("utf-8"))["base_model_name_or_path"]
     return Target(recipe=of_run, model=base, step=step, adapter=checkpoint)
+
+
+def _without_checkpoint(path: Path, recipe: str | None, overrides: Sequence[str]) -> Target:
+    """Return what a stage made that keeps no checkpoints."""
+    from flywheel.pipeline.marker import made_by
+
+    own = RunFolder.opened(path).recipe
+    if own.stages:
+        makers = [stage.name for stage in own.stages if stage.kind != "collect"]
+        raise ConfigError(f"{path} is a pipeline's folder, which holds a run a stage: name one of {', '.join(str(path / n) for n in makers)}")
+    model = made_by(path)
+    if model is None:
+        raise ConfigError(f"{path}: the run has no complete checkpoint yet, and no finished stage made a model there")
+    return Target(recipe=load_recipe(recipe or str(path / "recipe.toml"), overrides), model=str(model), step=0)
 
 
 def _evaluate(target: Target, ks: Sequence[int], out: Path | None) -> None:

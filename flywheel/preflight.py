@@ -27,20 +27,24 @@ from flywheel.tool_env import ToolEnv
 
 MIN_FREE_BYTES = 2**30
 _DEVICES = Path("/dev")
+_NEEDED = 'demonstrations are needed (policy.model = "tiny", cold_start.steps or a distill stage\'s distill.anchor_share above 0)'
 
 
-def check(recipe: Recipe, run_dir: Path | None = None, *, gpus_elsewhere: bool = False) -> list[str]:
+def check(recipe: Recipe, run_dir: Path | None = None, *, gpus_elsewhere: bool = False, demonstrates: bool | None = None) -> list[str]:
     """Return every problem that this machine has with a recipe.
 
     Args:
         recipe: The resolved recipe.
         run_dir: The run's folder where it is not ``{run.dir}/{run.name}``.
         gpus_elsewhere: The recipe is only looked at here, and its GPUs are another machine's.
+        demonstrates: Whether reference solutions are played; None: as the recipe alone says, which is a run's and not a stage's.
     """
+    if demonstrates is None:
+        demonstrates = recipe.policy.model == "tiny" or recipe.cold_start.steps > 0
     named = check_names(recipe)
     problems = [
         *named.problems,
-        *(_environment_problems(recipe) if not named.problems else ()),
+        *(_environment_problems(recipe, demonstrates) if not named.problems else ()),
         *_sandbox_problems(recipe.sandbox, named.uses_sandbox),
         *_engine_problems(recipe),
         *(_gpu_problems(recipe) if recipe.trainer.device != "cpu" and not gpus_elsewhere else ()),
@@ -52,24 +56,31 @@ def check(recipe: Recipe, run_dir: Path | None = None, *, gpus_elsewhere: bool =
     return list(dict.fromkeys(problems or ([] if gpus_elsewhere else memory_problems(recipe))))
 
 
-def _environment_problems(recipe: Recipe) -> Iterator[str]:
-    needs_demonstrations = recipe.policy.model == "tiny" or recipe.cold_start.steps > 0
-    for name, config in recipe.environments.items():
-        cls = environment_class(name, config)
-        if config.weight > 0 and needs_demonstrations and _shows_nothing(cls, config):
+def _environment_problems(recipe: Recipe, demonstrates: bool) -> Iterator[str]:
+    used = {name: (config, environment_class(name, config)) for name, config in recipe.environments.items() if config.weight > 0}
+    learning, num_groups = recipe.learning, recipe.rollout.groups_per_step
+    if learning.hindsight_share > 0 and not any(hasattr(cls, "relabellers") and cls.relabellers() for _, cls in used.values()):
+        yield (
+            f"learning.hindsight_share is above 0, and no environment of this run ({', '.join(used)}) says how its failures are "
+            "relabelled: set it to 0, or define relabellers()"
+        )
+    if learning.retry_size > 0 and learning.retry_share * num_groups < 1:
+        yield (
+            f"learning.retry_size is {learning.retry_size}, but learning.retry_share {learning.retry_share:g} of rollout.groups_per_step "
+            f"{num_groups} is less than one group, so no task would come back: raise one of the two, or set learning.retry_size = 0"
+        )
+    for name, (config, cls) in used.items():
+        if demonstrates and _shows_nothing(cls, config):
+            yield f"environments.{name}: {_NEEDED}, and {cls.__name__} has none; define demonstrate(task)"
+        if demonstrates and (config.tasks_file is not None or config.dataset is not None):
             yield (
-                f'environments.{name}: demonstrations are needed (policy.model = "tiny", or cold_start.steps above 0), and '
-                f"{cls.__name__} has none; define demonstrate(task)"
-            )
-        if config.weight > 0 and needs_demonstrations and (config.tasks_file is not None or config.dataset is not None):
-            yield (
-                f'environments.{name}: demonstrations are needed (policy.model = "tiny", or cold_start.steps above 0), and task records '
-                "carry none: set cold_start.steps = 0 and give a model that needs none"
+                f"environments.{name}: {_NEEDED}, and task records carry none: set cold_start.steps = 0 (of a distill stage with sources, "
+                "distill.anchor_share = 0) and give a model that needs none"
             )
         lacks, section_lacks = getattr(cls, "lacks", None), getattr(cls, "section_lacks", None)
-        if config.weight > 0 and lacks is not None:
+        if lacks is not None:
             yield from (f"environments.{name}: {lack}" for lack in lacks())
-        if config.weight > 0 and section_lacks is not None:
+        if section_lacks is not None:
             yield from (f"environments.{name}: {lack}" for lack in section_lacks(config, recipe.sandbox.backend))
 
 

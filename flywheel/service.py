@@ -211,8 +211,7 @@ class ExperienceService:
         recipe = self._recipe
         anchors = None
         if recipe.learning.anchor_floor > 0:
-            seed, concurrency = recipe.run.seed, recipe.rollout.env_threads
-            anchors = Anchors(self._source, self._stage, self._chat, seed=seed, concurrency=concurrency)
+            anchors = Anchors(self._source, self._stage, self._chat, seed=recipe.run.seed)
         harvester = None
         if recipe.learning.hindsight_share + recipe.learning.repair_share > 0:
             harvester = Harvester(recipe, self._stage, self._chat, self._source, self._journal, self._make_instructor())

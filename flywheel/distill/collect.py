@@ -18,7 +18,7 @@ from flywheel.batches import GroupLedger
 from flywheel.config import Recipe
 from flywheel.distill.choose import best_and_most_diverse
 from flywheel.distill.sets import parse_set
-from flywheel.errors import ConfigError, FlywheelError, InfraError
+from flywheel.errors import FlywheelError, InfraError
 from flywheel.export.make import export
 from flywheel.export.selection import Selection
 from flywheel.hindsight.diversity import AnswerKey, AnswerKeys
@@ -60,6 +60,8 @@ def collect(folder: RunFolder, background: BackgroundLoop) -> dict[str, float]:
         stack.callback(stage.close)
         source = TaskSource(recipe)
         tasks = different_tasks(source, recipe.distill.num_tasks)
+        if len(tasks) < recipe.distill.num_tasks:
+            progress.line(f"distill.num_tasks is {recipe.distill.num_tasks}, and there are {len(tasks)} different training tasks: all of them")
         maker = PolicyMaker(recipe, source, stage, background, progress)
         model = maker.cold_start(maker.base_policy())
         serving = Serving.begin(recipe, model, folder.logs, background, progress)
@@ -76,22 +78,13 @@ def collect(folder: RunFolder, background: BackgroundLoop) -> dict[str, float]:
 
 
 def different_tasks(source: TaskSource, count: int) -> list[Task]:
-    """Return `count` different training tasks, other draws than a run's steps make.
-
-    Raises:
-        ConfigError: there are not so many.
-    """
+    """Return `count` training tasks that differ to a solver, or all that many draws find; they are other draws than a run's steps make."""
     tasks: dict[str, Task] = {}
     for draw in range(count * _MAX_DRAWS):
         if len(tasks) == count:
             break
         task = source.train(derive_seed("collect", draw))
-        tasks.setdefault(task.id, task)
-    if len(tasks) < count:
-        raise ConfigError(
-            f"distill.num_tasks is {count}, and {count * _MAX_DRAWS} draws gave {len(tasks)} different training tasks; "
-            "lower it, or widen the knob ranges"
-        )
+        tasks.setdefault(source.key(task) or task.id, task)
     return list(tasks.values())
 
 
@@ -121,7 +114,8 @@ def _collected(
         if not any(counted(group) for group in groups):
             evidence = groups[0].experiences[0].verdict.evidence
             raise InfraError(f"every one of {sum(len(g.experiences) for g in groups)} attempts broke; the first: {evidence}")
-        routes = [route for group in groups for route in _routes(group, recipe.distill.keep, key)]
+        # A group that broke as a whole is not journalled: a start after this one tries it again, under the same ids.
+        routes = [route for group in groups if counted(group) for route in _routes(group, recipe.distill.keep, key)]
         journal.append("route", [(route["experience_id"], route) for route in routes], step=number)
         attempts = [e for group in groups for e in group.experiences]
         counts.update(e.verdict.outcome for e in attempts)

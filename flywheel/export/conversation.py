@@ -118,6 +118,8 @@ def find_chat(run_dir: Path, recipe: Recipe, tokenizer: Path | None = None) -> C
     found = tokenizer or next((place for place in places if (place / "tokenizer_config.json").is_file()), None)
     if found is None:
         return None
+    if not (found / "tokenizer_config.json").is_file():
+        raise ConfigError(f"--tokenizer {found}: no tokenizer_config.json there; give the folder that the policy's tokenizer was saved to")
     try:
         return ChatFormat(load_tokenizer(found), recipe.policy.tool_format, recipe.policy.chat_template_kwargs)
     except (OSError, ValueError) as error:

@@ -61,14 +61,14 @@ def export(
         ConfigError: the run's recipe or environments can't be read, or there is no tokenizer and one is needed.
     """
     if kind == "dpo":
-        selection = replace(selection, outcomes=("solved", "failed"))
+        selection = replace(selection, outcomes=("solved", "failed"), in_groups=True)
     with Reader.open(run_dir) as reader:
         selected = select(reader, selection)
         conversations, name = None, run_dir.resolve().name
         if form == "messages" or _has_others(reader):
             recipe = RunFolder.opened(run_dir).recipe
             conversations = Conversations(recipe, find_chat(run_dir, recipe, tokenizer))
-        maker = RowMaker(run=name, conversations=conversations, pairs_per_task=pairs_per_task)
+        maker = RowMaker(run=name, conversations=conversations, pairs_per_task=pairs_per_task, repeats=selection.duplicates)
         attempts = _counted(read_experiences(reader, selected.found), len(selected.found), progress)
         try:
             rows = (maker.sft if kind == "sft" else maker.dpo)(attempts, form)

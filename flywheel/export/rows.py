@@ -58,11 +58,13 @@ class RowMaker:
         run: The run's name, for provenance.
         conversations: Writes messages, and the tokens of what no policy sampled.
         pairs_per_task: Most preference pairs of one task.
+        repeats: Whether a preference pair may come again in another group.
     """
 
     run: str
     conversations: Conversations | None = None
     pairs_per_task: int = 4
+    repeats: bool = False
     skipped: Counter[str] = field(default_factory=Counter)
     num_weighted: int = 0
 
@@ -92,9 +94,11 @@ class RowMaker:
     def dpo(self, attempts: Iterator[_Read], form: Form) -> Iterator[dict[str, Any]]:
         """Yield preference pairs: a solved attempt (chosen) and a failed one (rejected) of the same group.
 
-        Every attempt of a group is used once before one is used again, each time beside another one.
+        Every attempt of a group is used once before one is used again, each time beside another one. A pair of answers that an earlier
+        group of the task gave comes once, unless repeats are asked for.
         """
         pairs_of: Counter[str] = Counter()
+        seen: set[tuple[str, str]] = set()
         for _, group in itertools.groupby(attempts, key=lambda pair: pair[0].group_id):
             siblings = [pair for pair in group if any(turn.text or turn.completion_ids for turn in pair[1].trajectory.turns)]
             solved = [pair for pair in siblings if pair[1].verdict.outcome == "solved"]
@@ -106,6 +110,10 @@ class RowMaker:
                 task_id = chosen[1].task.id
                 if pairs_of[task_id] == self.pairs_per_task:
                     break
+                said = chosen[0].content, rejected[0].content
+                if said in seen and not self.repeats:
+                    continue
+                seen.add(said)
                 pairs_of[task_id] += 1
                 yield self._pair(chosen, rejected, form)
 

@@ -32,6 +32,7 @@ class Selection:
         routes: Only what was routed to one of these destinations.
         heldout: Held-out tasks, too.
         duplicates: The same answer to the same task, too; else the first one stands for all.
+        in_groups: The first one stands for those of its group alone, as pairs of siblings need it.
     """
 
     envs: tuple[str, ...] = ()
@@ -44,15 +45,17 @@ class Selection:
     routes: tuple[str, ...] = ()
     heldout: bool = False
     duplicates: bool = False
+    in_groups: bool = False
 
 
 class Found(NamedTuple):
-    """An attempt that was selected, by what only the index knows of it."""
+    """An attempt that was selected, by what only the index knows of it; what says the same to the same task has the same `content`."""
 
     experience_id: str
     group_id: str
     step: int
     tier: Tier
+    content: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +70,7 @@ def select(reader: Reader, selection: Selection) -> Selected:
     """Return what a store holds of a selection. Of a run that is going on, it is what is journalled by now."""
     where, values = _where(selection)
     rows = reader.query(
-        "SELECT e.id, e.group_id, e.step, e.tier, coalesce(s.dropped, 0), e.content "
+        "SELECT e.id, e.group_id, e.step, e.tier, e.content, coalesce(s.dropped, 0) "
         f"FROM experiences e JOIN records r ON r.seq = e.seq LEFT JOIN shards s ON s.number = r.shard WHERE {where} "
         "ORDER BY e.step, e.group_id, e.seq",
         values,
@@ -81,9 +84,9 @@ def select(reader: Reader, selection: Selection) -> Selected:
     if not selection.duplicates:
         firsts: dict[tuple[Any, ...], Any] = {}
         for row in rows:
-            firsts.setdefault(tuple(row[4:]), row)
+            firsts.setdefault((*row[4:], row[1] if selection.in_groups else None), row)
         rows = list(firsts.values())
-    return Selected(found=[Found(*row[:4]) for row in rows if not row[4]], num_dropped=sum(row[4] for row in rows))
+    return Selected(found=[Found(*row[:5]) for row in rows if not row[5]], num_dropped=sum(row[5] for row in rows))
 
 
 def read_experiences(reader: Reader, found: Sequence[Found]) -> Iterator[tuple[Found, Experience]]:

@@ -7,7 +7,6 @@ A step's anchors follow from the run's seed and the step alone: they need no sta
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 from collections.abc import Callable, Sequence
 
@@ -34,18 +33,16 @@ class Anchors:
         stage: Plays them.
         chat: Renders them.
         seed: The run's.
-        concurrency: How many are played at once.
 
     Raises:
         ConfigError: no family has references.
     """
 
-    def __init__(self, source: TaskSource, stage: Stage, chat: ChatFormat, *, seed: int, concurrency: int) -> None:
+    def __init__(self, source: TaskSource, stage: Stage, chat: ChatFormat, *, seed: int) -> None:
         self._source = source
         self._stage = stage
         self._chat = chat
         self._seed = seed
-        self._concurrency = concurrency
         self._families = families_with_references(source)
 
     async def fill(self, step: int, budget: int, may_use: Callable[[str], bool]) -> list[Lesson]:
@@ -71,12 +68,16 @@ class Anchors:
         return list(lessons.values())
 
     async def _played(self, references: Sequence[tuple[Task, list[str]]]) -> list[Lesson]:
-        played = await play_demonstrations(references, self._stage, concurrency=self._concurrency, progress=lambda count: None)
-        lessons = []
-        for found in played:
-            with contextlib.suppress(ValueError):  # the policy's call syntax can't say it
-                lessons.append(Lesson(experience=found.experience, row=demonstration_row(found, self._chat), maker=MAKER))
-        return lessons
+        played = await asyncio.gather(*(self._lesson(reference) for reference in references))
+        return [lesson for lesson in played if lesson is not None]
+
+    async def _lesson(self, reference: tuple[Task, list[str]]) -> Lesson | None:
+        """Return a reference as a lesson; None, so that one bad reference does not end a run, where it is none."""
+        try:
+            (found,) = await play_demonstrations([reference], self._stage, concurrency=1, progress=lambda count: None)
+            return Lesson(experience=found.experience, row=demonstration_row(found, self._chat), maker=MAKER)
+        except ConfigError:  # it does not solve its task, could not be played, or can't be said in the policy's syntax
+            return None
 
 
 def families_with_references(source: TaskSource) -> list[Family]:

@@ -11,10 +11,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flywheel.errors import ConfigError
-from flywheel.pipeline.plan import StagePlan
 from flywheel.run_folder import writing
+
+if TYPE_CHECKING:
+    from flywheel.pipeline.plan import StagePlan
 
 MARKER, BEGUN = "STAGE.json", "BEGUN"
 
@@ -37,6 +40,12 @@ def read_note(folder: Path) -> StageNote | None:
         return StageNote(**json.loads((folder / MARKER).read_text("utf-8")))
     except (OSError, ValueError, TypeError):
         return None
+
+
+def made_by(folder: Path) -> Path | None:
+    """Return the model that a finished stage made; None where it made none, or the folder is no finished stage's."""
+    note = read_note(folder)
+    return None if note is None or note.model is None else folder / note.model
 
 
 def begin(folder: Path, inputs: str) -> None:

@@ -6,14 +6,15 @@ Nothing heavy is imported here: a pipeline that can't work is told so at once, s
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from flywheel.config import FROM_STAGE, FamilyConfig, Recipe, StageConfig
 from flywheel.distill.sets import parse_set
 from flywheel.errors import ConfigError
+from flywheel.pipeline.marker import made_by
 from flywheel.recipe import changed
 from flywheel.registry import closest
 from flywheel.trainer.checkpoints import latest_checkpoint
@@ -56,6 +57,13 @@ class StagePlan:
         model = "tiny" if (Path(self.root_model) / "recipe.toml").is_file() else self.root_model
         return self.recipe.model_copy(update={"policy": self.recipe.policy.model_copy(update={"model": model})})
 
+    @property
+    def demonstrates(self) -> bool:
+        """Whether it plays reference solutions: a stage that starts from another one's model does so only where it says so."""
+        if self.kind == "distill" and (not self.sources or self.recipe.distill.anchor_share > 0):
+            return True
+        return self.recipe.policy.model == "tiny" or (self.kind != "distill" and self.recipe.cold_start.steps > 0)
+
     def __str__(self) -> str:
         begins = self.start or self.recipe.policy.model
         if self.kind == "train":
@@ -91,12 +99,21 @@ def plan_stages(recipe: Recipe) -> list[StagePlan]:
     return list(plans.values())
 
 
-def check_stages(plans: Sequence[StagePlan], check: Callable[[Recipe], Sequence[str]]) -> list[str]:
+class Check(Protocol):
+    """`flywheel.preflight.check`, with what it knows of the run filled in."""
+
+    def __call__(self, recipe: Recipe, *, demonstrates: bool) -> Sequence[str]:
+        """Return every problem with a recipe."""
+        ...
+
+
+def check_stages(plans: Sequence[StagePlan], check: Check) -> list[str]:
     """Return every problem that `check` has with the stages' recipes; one that all of them have is said once."""
     found: dict[str, list[str]] = {}
     for plan in plans:
-        problems = list(check(plan.checkable))
-        if (run := Path(plan.root_model) / "recipe.toml").is_file() and latest_checkpoint(run.parent) is None:
+        problems = list(check(plan.checkable, demonstrates=plan.demonstrates))
+        run = Path(plan.root_model)
+        if (run / "recipe.toml").is_file() and latest_checkpoint(run) is None and made_by(run) is None:
             problems.append(f"policy.model: {plan.root_model!r} is a run without a complete checkpoint")
         for problem in problems:
             found.setdefault(problem, []).append(plan.name)

@@ -17,7 +17,7 @@ from flywheel.background import BackgroundLoop
 from flywheel.distill.collect import collect
 from flywheel.distill.teach import teach
 from flywheel.errors import ConfigError, RunStopped
-from flywheel.pipeline.marker import StageNote, begin, finished_stages, write_note
+from flywheel.pipeline.marker import StageNote, begin, finished_stages, made_by, write_note
 from flywheel.pipeline.plan import Kind, StagePlan, plan_stages, resolved
 from flywheel.run_folder import RunFolder
 from flywheel.supervisor import Run
@@ -138,12 +138,14 @@ class Pipeline:
 
 
 def whole_model(run: Path, out: Path) -> Path:
-    """Return the folder of a run's newest policy; an adapter is folded into its model, which is written to `out`.
+    """Return the folder of a run's newest policy, or of what a distill stage made; an adapter is folded into its model, written to `out`.
 
     Raises:
         ConfigError: the run has no complete checkpoint.
     """
     checkpoint = latest_checkpoint(run)
+    if checkpoint is None and (made := made_by(run)) is not None:
+        return made
     if checkpoint is None:
         raise ConfigError(f"{run}: the run has no complete checkpoint")
     if not (checkpoint / "adapter_config.json").exists():
