@@ -113,7 +113,9 @@ def _without_checkpoint(path: Path, recipe: str | None, overrides: Sequence[str]
     own = RunFolder.opened(path).recipe
     if own.stages:
         makers = [stage.name for stage in own.stages if stage.kind != "collect"]
-        raise ConfigError(f"{path} is a pipeline's folder, which holds a run a stage: name one of {', '.join(str(path / n) for n in makers)}")
+        raise ConfigError(
+            f"{path} is a pipeline's folder, which holds a run a stage: name one of {', '.join(str(path / n) for n in makers)}"
+        )
     model = made_by(path)
     if model is None:
         raise ConfigError(f"{path}: the run has no complete checkpoint yet, and no finished stage made a model there")

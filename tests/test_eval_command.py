@@ -11,6 +11,7 @@ import pytest
 from flywheel import eval as command
 from flywheel import sandbox
 from flywheel.config import SandboxConfig
+from flywheel.pipeline.marker import StageNote, write_note
 from flywheel.statistics import TaskScore, pass_at_k
 from tests.command_line import PICK, overrides, succeeded
 
@@ -59,6 +60,26 @@ def test_a_model_with_a_recipe(in_home: Path, whole: tuple[Path, str], tmp_path:
     assert "pick/pick" in capsys.readouterr().out
     found = json.loads((tmp_path / "out.json").read_text())
     assert (found["evaluation"]["step"], found["evaluation"]["policy_version"]) == (0, "initial")
+
+
+def test_what_a_stage_made(in_home: Path, whole: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "school"
+    for name in ("", "taught", "taken"):
+        stages = '\n[[stages]]\nname = "taught"\nkind = "distill"\n[[stages]]\nname = "taken"\nkind = "collect"\n'
+        (root / name / "logs").mkdir(parents=True)
+        (root / name / "recipe.toml").write_text((whole[0] / "recipe.toml").read_text() + ("" if name else stages))
+    (model,) = (in_home / "cache" / "cold_start").iterdir()
+    (root / "taught" / "model").symlink_to(model.resolve())
+    write_note(root / "taught", StageNote(name="taught", kind="distill", digest="d", elapsed_s=1.0, model="model"))
+    write_note(root / "taken", StageNote(name="taken", kind="collect", digest="d", elapsed_s=1.0))
+    assert command.main([str(root / "taught"), "--tasks", "2", "--json", str(tmp_path / "out.json")]) == 0
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert (found["target"], len(found["evaluation"]["scores"])) == (str(root / "taught" / "model"), 2)
+    capsys.readouterr()
+    assert command.main([str(root)]) == 2
+    assert f"a pipeline's folder, which holds a run a stage: name one of {root / 'taught'}\n" in capsys.readouterr().err
+    assert command.main([str(root / "taken")]) == 2
+    assert "no finished stage made a model there" in capsys.readouterr().err
 
 
 REFUSED = {

@@ -61,7 +61,9 @@ def collect(folder: RunFolder, background: BackgroundLoop) -> dict[str, float]:
         source = TaskSource(recipe)
         tasks = different_tasks(source, recipe.distill.num_tasks)
         if len(tasks) < recipe.distill.num_tasks:
-            progress.line(f"distill.num_tasks is {recipe.distill.num_tasks}, and there are {len(tasks)} different training tasks: all of them")
+            progress.line(
+                f"distill.num_tasks is {recipe.distill.num_tasks}, and there are {len(tasks)} different training tasks: all of them"
+            )
         maker = PolicyMaker(recipe, source, stage, background, progress)
         model = maker.cold_start(maker.base_policy())
         serving = Serving.begin(recipe, model, folder.logs, background, progress)

@@ -123,6 +123,26 @@ def test_pairs_come_from_mixed_groups_and_are_capped(run: Path) -> None:
     assert len(exported(run, kind="dpo", pairs_per_task=1)) == 1
 
 
+def test_an_answer_that_an_earlier_group_gave_still_pairs_with_its_siblings(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "run")
+    said: list[tuple[Outcome, str]] = [
+        ("failed", "no"),
+        ("failed", "no"),
+        ("failed", "no"),
+        ("solved", "yes"),
+        ("failed", "no"),
+        ("solved", "yes"),
+    ]
+    attempts = [replace(attempt(1, n, outcome, answer=answer), group_id=f"group {n // 2}") for n, (outcome, answer) in enumerate(said)]
+    for step in range(3):
+        journal.append_experiences(attempts[2 * step : 2 * step + 2], step=step + 1)
+    journal.close()
+    (row,) = exported(tmp_path / "run", kind="dpo")  # the third group says what the second one did
+    assert (row["chosen_experience_id"], row["rejected_experience_id"]) == (attempts[3].id, attempts[2].id)
+    assert [row["step"] for row in exported(tmp_path / "run")] == [2]
+    assert len(exported(tmp_path / "run", Selection(duplicates=True), kind="dpo")) == 2
+
+
 def test_every_pair_comes_once_and_attempts_are_spread() -> None:
     solved: Any = ["s0", "s1"]
     failed: Any = ["f0", "f1", "f2"]
@@ -328,6 +348,7 @@ def test_the_command_says_what_it_did_and_what_it_can_not_do(told: Path, capsys:
         (str(told), "x.jsonl", "--family", "lists"): (1, "the store has: 1 solved demonstration of pick/pick (train)"),
         (str(told), "x.jsonl", "--kind", "dpo"): (1, "no group with a solved and a failed attempt"),
         (str(told / "nowhere"), "x.jsonl"): (1, "no journal; is"),
+        (str(told), "x.jsonl", "--tokenizer", "nowhere"): (2, "--tokenizer nowhere: no tokenizer_config.json there"),
     }
     for words, (status, why) in refused.items():
         assert main(words) == status

@@ -17,9 +17,9 @@ from flywheel.background import BackgroundLoop
 from flywheel.begun import write_begun
 from flywheel.config import Recipe
 from flywheel.errors import ConfigError, RunStopped
-from flywheel.pipeline.marker import MARKER, finished_stages, read_note
+from flywheel.pipeline.marker import MARKER, StageNote, finished_stages, read_note, write_note
 from flywheel.pipeline.plan import Kind, check_stages, plan_stages
-from flywheel.pipeline.run import Pipeline, StageResult
+from flywheel.pipeline.run import Pipeline, StageResult, whole_model
 from flywheel.recipe import load_recipe, to_toml
 from flywheel.run_folder import RunFolder
 from flywheel.train import main as train
@@ -200,6 +200,53 @@ def test_what_the_machine_lacks_is_said_of_the_stages_that_need_it(tmp_path: Pat
     (tmp_path / "begun" / "recipe.toml").write_text("")
     (problem,) = check_stages(plan_stages(load(tmp_path, "--policy.model", str(tmp_path / "begun"))), preflight.check)
     assert "is a run without a complete checkpoint" in problem
+
+
+RECORDS = """# An expert of the user's own tasks, and what it teaches.
+[run]
+name = "records"
+[cold_start]
+steps = 0
+[environments.sums]
+use = "tests.toy_sums:SumsEnv"
+tasks_file = "tasks.jsonl"
+[[stages]]
+name = "expert"
+kind = "train"
+[[stages]]
+name = "take"
+kind = "collect"
+policy.model = "stage:expert"
+[[stages]]
+name = "student"
+kind = "distill"
+sources = ["take"]
+policy.model = "stage:expert"
+cold_start.steps = 5
+"""
+
+
+def test_task_records_will_do_where_no_stage_plays_references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tasks.jsonl").write_text('{"prompt": "1 + 1", "payload": {"sum": 2}}\n')
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+
+    def problems(*changes: str) -> list[str]:
+        return check_stages(plan_stages(load(tmp_path, *changes, text=RECORDS)), preflight.check)
+
+    assert problems("--policy.model", "model") == []
+    (problem,) = problems("--policy.model", "model", "--distill.anchor_share", "0.2")
+    assert problem.startswith("stages.student: environments.sums: demonstrations are needed")
+    (problem,) = problems()
+    assert problem.startswith("stages.expert: environments.sums: demonstrations are needed")
+    # A finished stage of another pipeline is a start like any other.
+    (tmp_path / "earlier").mkdir()
+    (tmp_path / "earlier" / "recipe.toml").write_text("")
+    shutil.copytree(tmp_path / "model", tmp_path / "earlier" / "model")
+    write_note(tmp_path / "earlier", StageNote(name="earlier", kind="distill", digest="d", elapsed_s=1.0, model="model"))
+    assert problems("--policy.model", "earlier") == []
+    assert whole_model(tmp_path / "earlier", tmp_path / "out") == tmp_path / "earlier" / "model"
 
 
 def test_a_dry_run_says_what_the_stages_are_and_starts_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
