@@ -22,7 +22,7 @@ def parse_json(text: str) -> Any:
         ValueError: it is not such JSON.
         RecursionError: it is nested too deeply.
     """
-    return json.loads(text, object_pairs_hook=_unique, parse_constant=_finite, parse_float=_finite)
+    return json.loads(text, object_pairs_hook=_unique, parse_constant=finite, parse_float=finite)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -33,7 +33,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return data
 
 
-def _finite(text: str) -> float:
+def finite(text: str) -> float:
+    """Return a JSON number; for `json`'s decoders, which else take NaN and what is too large for a float.
+
+    Raises:
+        ValueError: it is not a finite one.
+    """
     value = float(text)
     if not math.isfinite(value):
         raise ValueError(f"{text[:40]} is not a finite number")

@@ -17,11 +17,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
+from flywheel.records import finite
 from flywheel.types import ToolCall
 
 SAMPLE_CALL = ToolCall(name="the_tool", arguments={"k": "v"})
 SAMPLE_CALL_ID = "000000000"  # Mistral's templates insist on nine characters
-_DECODER = json.JSONDecoder()
+# What a policy writes is kept as JSON and read by others: numbers that strict JSON does not have are no numbers.
+_DECODER = json.JSONDecoder(parse_constant=finite, parse_float=finite)
 _PYTHON_LITERALS = {"True": True, "False": False, "None": None}
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from flywheel.errors import ConfigError
 from flywheel.inference.templates import Template
 from flywheel.inference.tool_syntax import Reading, ToolSyntax
+from flywheel.records import finite
 from flywheel.types import ToolCall
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class VllmSyntax(ToolSyntax):
 
 def _call(name: str, arguments: str) -> ToolCall | None:
     try:
-        value = json.loads(arguments)
+        value = json.loads(arguments, parse_constant=finite, parse_float=finite)
         json.dumps((name, value), ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         return None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator, Mapping
 from importlib import resources
 from typing import Any
@@ -22,6 +21,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from flywheel.errors import StoreError
+from flywheel.monitor.jsonl import strict_json
 from flywheel.view.data import FILTERS, Asked, RunData
 
 HEADERS: Mapping[str, str] = {
@@ -112,9 +112,7 @@ async def _json(make: Any) -> Response:
         status, found = (404, {"error": "there is no such record"}) if found is None else (200, found)
     except StoreError as error:  # a damaged shard, or one that was dropped: the page says so, and the others go on
         status, found = 500, {"error": str(error)}
-    # ASCII only: a lone surrogate has no UTF-8, and JSON spells it all the same.
-    text = json.dumps(found, ensure_ascii=True, separators=(",", ":"))
-    return Response(text, status, media_type="application/json", headers=dict(HEADERS))
+    return Response(strict_json(found), status, media_type="application/json", headers=dict(HEADERS))
 
 
 async def _index(data: RunData) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from typing import Any
 
+from flywheel.monitor.jsonl import strict_json
 from flywheel.view.app import static
 from flywheel.view.data import RunData
 
@@ -34,7 +34,7 @@ def export_html(data: RunData, num_groups: int) -> str:
     policy = (
         f"default-src 'none'; style-src {_hash(style)}; script-src {' '.join(map(_hash, scripts))}; base-uri 'none'; form-action 'none'"
     )
-    held = json.dumps(inside, ensure_ascii=True, separators=(",", ":")).replace("<", "\\u003c")
+    held = strict_json(inside).decode("utf-8").strip().replace("<", "\\u003c")
     page = static("index.html")
     page = page.replace('<meta charset="utf-8">', f'<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" content="{policy}">')
     page = page.replace('<link rel="stylesheet" href="/static/style.css">', f"<style>{style}</style>")

@@ -219,6 +219,8 @@ MALFORMED = {
         '<tool_call>\n{"name": "f", "arguments": {}}',
         '<tool_call>\n{"name": "f", "arguments": {}} trailing</tool_call>',
         '<tool_call>\n{"name": "f", "arguments": {"a": "\\ud800"}}\n</tool_call>',
+        '<tool_call>\n{"name": "f", "arguments": {"a": NaN}}\n</tool_call>',
+        '<tool_call>\n{"name": "f", "arguments": {"a": [-1e999]}}\n</tool_call>',
         "<tool_call>\n" + "[" * 5000 + "\n</tool_call>",
         "<tool_call>" * 200,
     ],
@@ -231,6 +233,7 @@ MALFORMED = {
         "[TOOL_CALLS]f[ARGS]",
         "[TOOL_CALLS]f[ARGS]{} and more",
         "[TOOL_CALLS][ARGS]{}",
+        '[TOOL_CALLS]f[ARGS]{"a": Infinity}',
     ],
 }
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,26 @@ def test_an_attempt_shows_tokens_verdict_and_lineage(client: TestClient) -> None
     assert said["answer"] == f"{HOSTILE} sibling2 zebra"
     assert "".join(said["turns"][0]["tokens"]).endswith("sibling2 zebra")
     assert client.get("/api/attempt/none").status_code == 404
+
+
+def test_a_return_that_json_does_not_have_spoils_no_page(tmp_path: Path) -> None:
+    (plain, odd), run = make_group(1, 2).experiences, tmp_path / "run"
+    odd = replace(odd, trajectory=replace(odd.trajectory, env_return=float("nan")))
+    with Journal(run) as journal:
+        journal.append_experiences([plain, odd], step=1)
+    data = RunData(run)
+    with TestClient(make_app(data), base_url="http://127.0.0.1") as client:
+        found = client.get(f"/api/attempt/{odd.id}")
+    data.close()
+    assert json.loads(found.text, parse_constant=_refuse)["env_return"] is None
+    assert main([str(run), "--export", str(tmp_path / "out.html")]) == 0
+    held = re.search(r'id="run-data">(.*?)</script>', (tmp_path / "out.html").read_text(), re.DOTALL)
+    assert held is not None
+    assert set(json.loads(held[1], parse_constant=_refuse)["attempts"]) == {plain.id, odd.id}
+
+
+def _refuse(name: str) -> float:
+    raise ValueError(f"{name} is no JSON")
 
 
 def test_nothing_that_a_task_hides_is_ever_sent(client: TestClient, run_dir: Path, tmp_path: Path) -> None:
