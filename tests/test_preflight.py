@@ -189,7 +189,7 @@ def test_task_records_show_a_tiny_model_nothing(tmp_path: Path) -> None:
 def test_lessons_that_could_never_come_are_said() -> None:
     (problem,) = problems(learning={"hindsight_share": 0.1})
     assert "no environment of this run (sums) says how its failures are relabelled" in problem
-    asked = {"learning": {"retry_size": 4, "retry_share": 0.25}, "rollout": {"groups_per_step": 3}}
+    asked: dict[str, Any] = {"learning": {"retry_size": 4, "retry_share": 0.25}, "rollout": {"groups_per_step": 3}}
     (problem,) = problems(**asked)
     assert "learning.retry_share 0.25 of rollout.groups_per_step 3 is less than one group" in problem
     assert problems(**{**asked, "rollout": {"groups_per_step": 4}}) == []

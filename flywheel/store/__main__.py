@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--human-checked", nargs="+", metavar="ID", help="record that a person agrees with these attempts' verdicts (tier L4)"
     )
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)  # the question may stand before the options, or after them
     if args.human_checked:
         return _checked(args.run, args.human_checked)
     if args.sql is None:
@@ -45,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 found.show(max_width=200, max_rows=1000)
     except (StoreError, duckdb.Error) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # whoever reads has seen enough; what is left to be written at exit goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
         return 130

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import sqlite3
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -200,10 +202,23 @@ def test_every_view_answers_before_and_after_compaction(journal: Journal, tmp_pa
         assert db.sql(made).fetchall() == [(5,)]
         with pytest.raises(duckdb.Error):
             db.execute("DELETE FROM experiences")
-    assert main([str(tmp_path), "SELECT count(*) AS n FROM routes", "--csv"]) == 0
-    assert capfd.readouterr().out.split() == ["n", "16"]
+    for words in (["SELECT count(*) AS n FROM routes", "--csv"], ["--csv", "SELECT count(*) AS n FROM routes"]):
+        assert main([str(tmp_path), *words]) == 0
+        assert capfd.readouterr().out.split() == ["n", "16"]
     assert main([str(tmp_path), "SELECT nothing"]) == 1
     assert "nothing" in capfd.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough_is_no_fault(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as nobody:
+        monkeypatch.setattr(sys, "stdout", nobody)
+        assert main([str(tmp_path), "SELECT repeat('x', 100000)"]) == 1
+        nobody.write("the end")  # what is still written goes nowhere, and says nothing
+    assert capfd.readouterr().err == ""
 
 
 def test_hostile_text_is_kept_exactly_and_asked_without_harm(tmp_path: Path) -> None:
