@@ -36,6 +36,11 @@ class Target:
     step: int
     adapter: Path | None = None
 
+    @property
+    def checkable(self) -> Recipe:
+        """The recipe on the model that is served: what the run began with may be on another machine."""
+        return self.recipe.model_copy(update={"policy": self.recipe.policy.model_copy(update={"model": self.model})})
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status: 0 done, 1 failed, 2 bad arguments."""
@@ -58,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.json is not None and (args.json.is_dir() or not args.json.parent.is_dir()):
             raise ConfigError(f"--json {args.json}: expected the path of a file in a folder that exists")
         target = find_target(args.target, args.recipe, overrides)
-        if problems := preflight.check(target.recipe):
+        if problems := preflight.check(target.checkable, Path(tempfile.gettempdir()), demonstrates=False):
             raise ConfigError(*problems)
     except ConfigError as error:
         for problem in error.problems:

@@ -20,6 +20,7 @@ from flywheel.inference.chat import ChatFormat
 from flywheel.rollout.playing import Played, actions_of, imitation_row, play
 from flywheel.rollout.stage import Stage
 from flywheel.store.journal import Journal
+from flywheel.store.reader import READABLE
 from flywheel.types import Experience, Group, Task, Turn, Verdict, content_id
 
 OPERATOR = "repair"
@@ -77,8 +78,12 @@ class Repairer:
 
     def _earlier(self, task: Task) -> Experience | None:
         """Return the policy's own newest success at a task."""
-        found = [a for a in self._journal.attempts(task_id=task.id, readable=True) if a.outcome == "solved" and a.origin == "on_policy"]
-        return self._journal.experience(found[-1].id) if found else None
+        asked = (
+            "SELECT e.id FROM experiences e WHERE e.task_id = ? AND e.outcome = 'solved' AND e.origin = 'on_policy' "
+            f"AND {READABLE} ORDER BY e.seq DESC LIMIT 1"
+        )
+        found = self._journal.query(asked, (task.id,))
+        return self._journal.experience(found[0][0]) if found else None
 
     def _are_same(self, one: Experience, other: Experience) -> bool:
         answers = [(e.trajectory.answer or "").strip() for e in (one, other)]

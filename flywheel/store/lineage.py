@@ -60,6 +60,14 @@ class Fate:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Kin:
+    """A task's ancestors (parent first) and the tasks made from it."""
+
+    ancestors: tuple[str, ...]
+    children: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TaskFate:
     """A task, its ancestors (parent first), the tasks made from it, and what became of every attempt at it."""
 
@@ -95,16 +103,22 @@ def fate_of_task(reader: Reader, task_id: str) -> TaskFate:
     Raises:
         StoreError: there is no such task.
     """
-    task = reader.task(task_id)
-    ancestors: list[str] = []
-    parent = task.parent_id
-    while parent is not None and parent not in ancestors:
-        ancestors.append(parent)
-        above = reader.query("SELECT parent_id FROM tasks WHERE id = ?", (parent,))
-        parent = above[0][0] if above else None
-    children = tuple(child for (child,) in reader.query("SELECT id FROM tasks WHERE parent_id = ? ORDER BY seq", (task_id,)))
+    task, kin = reader.task(task_id), kin_of_task(reader, task_id)
     attempts = tuple(fate_of_attempt(reader, info) for info in reader.attempts(task_id=task_id))
-    return TaskFate(task=task, ancestors=tuple(ancestors), children=children, attempts=attempts)
+    return TaskFate(task=task, ancestors=kin.ancestors, children=kin.children, attempts=attempts)
+
+
+def kin_of_task(reader: Reader, task_id: str) -> Kin:
+    """Return a task's ancestors and the tasks made from it, from the index alone."""
+    ancestors: list[str] = []
+    above = task_id
+    while found := reader.query("SELECT parent_id FROM tasks WHERE id = ?", (above,)):
+        above = found[0][0]
+        if above is None or above in ancestors:
+            break
+        ancestors.append(above)
+    children = tuple(child for (child,) in reader.query("SELECT id FROM tasks WHERE parent_id = ? ORDER BY seq", (task_id,)))
+    return Kin(ancestors=tuple(ancestors), children=children)
 
 
 def fate_of_attempt(reader: Reader, info: AttemptInfo) -> Fate:

@@ -15,7 +15,7 @@ from flywheel.errors import ConfigError, StoreError
 from flywheel.monitor.jsonl import METRICS_FILE, read_metrics
 from flywheel.recipe import load_recipe
 from flywheel.statistics import TaskScore, estimate_pass_at
-from flywheel.store.lineage import fate_of_attempt, fate_of_task, made_step
+from flywheel.store.lineage import fate_of_attempt, kin_of_task, made_step
 from flywheel.store.reader import Reader
 from flywheel.types import Experience, Turn
 from flywheel.view.search import TextIndex
@@ -152,7 +152,7 @@ class RunData:
         experience = self.reader.experience(experience_id)
         info = self.reader.info(experience_id)
         fate = fate_of_attempt(self.reader, info)
-        lineage = fate_of_task(self.reader, info.task_id)
+        kin = kin_of_task(self.reader, info.task_id)  # a task may have thousands of attempts, whose fates are their own pages'
         versions = sorted({version for use in fate.uses for version in made_step(self.reader, use.step).versions})
         return {
             **asdict(info),
@@ -171,8 +171,8 @@ class RunData:
             "made_versions": versions,
             "became": list(fate.became),
             "came_from": list(fate.came_from),
-            "parent_tasks": list(lineage.ancestors),
-            "child_tasks": list(lineage.children),
+            "parent_tasks": list(kin.ancestors),
+            "child_tasks": list(kin.children),
         }
 
     # ------------------------------------------------------------ inside

@@ -95,6 +95,22 @@ def test_an_attempt_shows_tokens_verdict_and_lineage(client: TestClient) -> None
     assert client.get("/api/attempt/none").status_code == 404
 
 
+def test_an_attempt_costs_the_same_however_many_its_task_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = [make_group(1, 2), make_group(2, 40)]
+    with Journal(tmp_path) as journal:
+        journal.append_groups(groups, step=1)
+    data, asked = RunData(tmp_path), list[str]()
+    query = data.reader.query
+    monkeypatch.setattr(data.reader, "query", lambda sql, *values: asked.append(sql) or query(sql, *values))
+    costs = []
+    for group in groups:
+        asked.clear()
+        assert data.attempt(group.experiences[0].id) is not None
+        costs.append(len(asked))
+    data.close()
+    assert costs[0] == costs[1] > 0
+
+
 def test_a_return_that_json_does_not_have_spoils_no_page(tmp_path: Path) -> None:
     (plain, odd), run = make_group(1, 2).experiences, tmp_path / "run"
     odd = replace(odd, trajectory=replace(odd.trajectory, env_return=float("nan")))
