@@ -117,7 +117,7 @@ def test_a_pipeline_is_killed_and_goes_on_to_its_end(tmp_path: Path) -> None:
         assert {turn.policy_version for e in chosen for turn in e.trajectory.turns} == {"initial"}
         kept += len(chosen)
     rows = datasets.load_from_disk(str(root / "picks" / "sets" / "sft-tokens"))
-    assert len(rows) == notes["picks"].figures["kept"]
+    assert len(rows) == notes["picks"].figures["kept"] == notes["picks"].figures["rows of sft-tokens"]
     assert set(rows["run"]) == {"picks"}
 
     figures = notes["student"].figures
