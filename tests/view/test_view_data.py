@@ -101,7 +101,12 @@ def test_an_attempt_costs_the_same_however_many_its_task_has(tmp_path: Path, mon
         journal.append_groups(groups, step=1)
     data, asked = RunData(tmp_path), list[str]()
     query = data.reader.query
-    monkeypatch.setattr(data.reader, "query", lambda sql, *values: asked.append(sql) or query(sql, *values))
+
+    def counted(sql: str, *values: Any) -> list[Any]:
+        asked.append(sql)
+        return query(sql, *values)
+
+    monkeypatch.setattr(data.reader, "query", counted)
     costs = []
     for group in groups:
         asked.clear()
