@@ -16,7 +16,7 @@ from flywheel.envs.lean.family import split_script
 from flywheel.envs.lean.relabel import SearchRelabeller
 from flywheel.envs.lean.search import actions
 from flywheel.envs.lean.variants import OPERATORS, make_variant
-from flywheel.types import Task, derive_seed
+from flywheel.types import Task, content_id, derive_seed
 from flywheel.verifiers.lean import LeanPayload
 from flywheel.verifiers.lean_check import ProofChecker
 from flywheel.verifiers.lean_gate import read_statement
@@ -86,6 +86,11 @@ class TestTimeEnv(LeanEnv):
                 if variant is not None:
                     return variant
         return self._target(rng.randrange(NUM_COPIES))
+
+    @classmethod
+    def task_key(cls, task: Task) -> str:
+        """Return a hash of all that a task is: copies of the theorem, and ways to say a variant, are different tasks here."""
+        return content_id(task.prompt, task.payload)
 
     def demonstrate(self, task: Task) -> list[str]:
         """Return the proof that a task has with it.

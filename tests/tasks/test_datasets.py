@@ -90,13 +90,12 @@ def test_a_file_and_a_data_set_are_one_too_many() -> None:
         Recipe.model_validate({"environments": environments})
 
 
-def test_a_split_of_one_file_or_one_folder_is_heeded_or_refused(tmp_path: Path) -> None:
+def test_a_part_of_one_file_is_heeded_and_another_split_of_a_folder_refused(tmp_path: Path) -> None:
     made = datasets.Dataset.from_list(ROWS)
     made.to_parquet(tmp_path / "rows.parquet")
     made.save_to_disk(str(tmp_path / "saved"))
-    assert load(tmp_path / "rows.parquet", split="train[5:8]") == load(tmp_path / "rows.parquet")[5:8]
+    assert load(tmp_path / "rows.parquet", split="test") == load(tmp_path / "rows.parquet")
+    assert load(tmp_path / "rows.parquet", split="test[5:8]") == load(tmp_path / "rows.parquet")[5:8]
     assert len(load(tmp_path / "saved")) == 40
-    with pytest.raises(ConfigError, match='Unknown split "test"'):
-        load(tmp_path / "rows.parquet", split="test")
     with pytest.raises(ConfigError, match="no split 'test': the folder holds one data set, 'train'"):
         load(tmp_path / "saved", split="test")

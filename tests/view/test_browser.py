@@ -70,7 +70,7 @@ def test_a_person_finds_their_way_by_keyboard_alone(browser: Browser, address: s
     browser.wait("document.getElementById('main').dataset.page === 'attempt'")
     first = browser.run("return location.hash")
     browser.press("n")
-    browser.wait("location.hash !== arguments[0]", first)
+    browser.wait("location.hash !== arguments[0] && document.getElementById('main').dataset.shown === location.hash", first)
     browser.press("p")
     browser.shown(first)
     browser.press("?")
