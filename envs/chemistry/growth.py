@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from rdkit import Chem
@@ -130,16 +130,18 @@ def molecule_of(smiles: str) -> Chem.Mol:
     return Chem.MolFromSmiles(smiles)
 
 
+@cache
+def _rules(multiple_bond: bool, carbon_bond: bool, ring: bool) -> frozenset[str]:
+    """Return the rules that a draft may break: multiple bonds, those to a carbon, and rings may break more."""
+    chosen = ((multiple_bond, MULTIPLE_BOND_RULES), (carbon_bond, CARBON_BOND_RULES), (ring, RING_RULES))
+    return RULES.union(*(rules for has, rules in chosen if has))
+
+
 @lru_cache(maxsize=MAX_REMEMBERED)  # small molecules come again and again
 def _is_plausible(smiles: str) -> bool:
     """Whether the SMILES of a draft is read and breaks no rule."""
-    mol, rules = molecule_of(smiles), RULES
-    if "=" in smiles or "#" in smiles:
-        rules |= MULTIPLE_BOND_RULES
-    if "=C" in smiles or "#C" in smiles:
-        rules |= CARBON_BOND_RULES
-    if any(map(str.isdigit, smiles)):
-        rules |= RING_RULES
+    mol = molecule_of(smiles)
+    rules = _rules("=" in smiles or "#" in smiles, "=C" in smiles or "#C" in smiles, any(map(str.isdigit, smiles)))
     return mol is not None and broken_rule(mol, rules) is None
 
 

@@ -101,8 +101,8 @@ class Curriculum:
         kept = config.family_floor + (1 - config.family_floor) * signals / max(float(signals.max()), 1e-12)
         if not np.any(kept * [f.share for f in self._families]):  # no signal anywhere and no floor: nothing has moved yet
             kept = np.ones(len(signals))
-        chances = kept * [f.share for f in self._families]
-        family = self._families[int(rng.choice(len(self._families), p=chances / chances.sum()))]
+        rising = np.cumsum(kept * [f.share for f in self._families])
+        family = self._families[int(np.searchsorted(rising / rising[-1], rng.random(), side="right"))]
         settings = self._best(family, signal_of[family.name], rng)
         return Plan(index, family, lambda _: next(settings))
 
