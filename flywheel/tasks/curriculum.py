@@ -99,9 +99,9 @@ class Curriculum:
         signal_of = {f.name: self._signal(f.name, rng) for f in self._families}
         signals = np.array([float(signal_of[f.name](self._probes[f.name]).max()) for f in self._families])
         kept = config.family_floor + (1 - config.family_floor) * signals / max(float(signals.max()), 1e-12)
-        if not np.any(kept * [f.share for f in self._families]):  # no signal anywhere and no floor: nothing has moved yet
-            kept = np.ones(len(signals))
-        rising = np.cumsum(kept * [f.share for f in self._families])
+        shares = np.array([f.share for f in self._families])
+        chances = kept * shares
+        rising = np.cumsum(chances if chances.any() else shares)  # no signal anywhere and no floor: nothing has moved yet
         family = self._families[int(np.searchsorted(rising / rising[-1], rng.random(), side="right"))]
         settings = self._best(family, signal_of[family.name], rng)
         return Plan(index, family, lambda _: next(settings))
