@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
@@ -202,6 +204,8 @@ class ChemistryFamily(ABC):
 _SORTED = json.JSONEncoder(sort_keys=True)
 _MOLECULES = {"smiles": "value", "scaffold": "value", "similarity": "to", "reaction": "product"}
 """Where the constraints that name a molecule have it."""
+_PLAIN = frozenset("CNOSFClBr()=#0123456789")
+"""The characters of a SMILES without charges, isotopes, aromatic atoms and stereochemistry."""
 
 
 def _molecule_fields(spec: Mapping[str, Any]) -> tuple[str, ...]:
@@ -223,6 +227,15 @@ def inchikey_of(smiles: str) -> str:
     return str(Chem.InchiToInchiKey(_inchi(smiles)))  # type: ignore[no-untyped-call]
 
 
+def _one_tautomer(smiles: str) -> Chem.Mol:
+    """Return the same form of a molecule for all its tautomers, up to stereochemistry: what shares an InChI is read as one molecule."""
+    # An InChI's hydrogens move between N, O and S only, along multiple bonds.
+    if _PLAIN.issuperset(smiles) and (sum(map(smiles.count, "NOS")) < 2 or not ("=" in smiles or "#" in smiles)):
+        return molecule_of(smiles)
+    read: Chem.Mol | None = Chem.MolFromInchi(_inchi(smiles))  # type: ignore[no-untyped-call]
+    return read or molecule_of(smiles)
+
+
 @lru_cache(maxsize=MAX_REMEMBERED)
 def scaffold_of(smiles: str) -> str:
     """Return what is left of a molecule without its side chains: rings and what joins them, elements and aromaticity, no bond orders.
@@ -231,21 +244,20 @@ def scaffold_of(smiles: str) -> str:
     """
     if not any(map(str.isdigit, smiles)):  # no ring
         return inchikey_of(smiles).partition("-")[0]
-    # By way of the InChI: what shares a key is read as one molecule.
-    read: Chem.Mol | None = Chem.MolFromInchi(_inchi(smiles))  # type: ignore[no-untyped-call]
-    mol = Chem.RWMol(read or Chem.MolFromSmiles(smiles))
-    while ends := [atom.GetIdx() for atom in mol.GetAtoms() if atom.GetDegree() < 2]:
-        for index in reversed(ends):
-            mol.RemoveAtom(index)
-    if not mol.GetNumAtoms():
+    mol = _one_tautomer(smiles)
+    bonds = [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) for bond in mol.GetBonds()]
+    while ends := {atom for atom, degree in Counter(itertools.chain.from_iterable(bonds)).items() if degree < 2}:
+        bonds = [pair for pair in bonds if ends.isdisjoint(pair)]
+    if not bonds:
         return inchikey_of(smiles).partition("-")[0]
-    plain = Chem.RWMol()
-    for atom in mol.GetAtoms():
+    plain, place = Chem.RWMol(), {}
+    for index in sorted(set(itertools.chain.from_iterable(bonds))):
+        atom = mol.GetAtomWithIdx(index)
         kept = Chem.Atom(atom.GetAtomicNum())
         kept.SetIsotope(int(atom.GetIsAromatic()))  # a mark
-        plain.AddAtom(kept)
-    for bond in mol.GetBonds():
-        plain.AddBond(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), Chem.BondType.SINGLE)
+        place[index] = plain.AddAtom(kept)
+    for first, second in bonds:
+        plain.AddBond(place[first], place[second], Chem.BondType.SINGLE)
     return str(Chem.MolToSmiles(plain))
 
 

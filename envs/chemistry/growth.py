@@ -6,6 +6,7 @@ longer rest, and closes rings where they were made, which a small model learns s
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,11 +22,18 @@ from flywheel.verifiers.chemistry_plausible import broken_rule
 
 VALENCE = {"C": 4, "N": 3, "O": 2, "S": 2, "F": 1, "Cl": 1, "Br": 1}
 RING_SIZES = (3, 5, 6)
-RULES = frozenset({"gem_diol", "hemiacetal", "hemiaminal", "gem_diamine", "alpha_halo_heteroatom"})
-"""What a draft may break: its atoms have their usual valences, and what is no carbon is bonded to carbons only."""
-MULTIPLE_BOND_RULES = frozenset({"carbonic_acid", "imidic_acid", "nh_imine", "thioaldehyde", "cumulene"})
-CARBON_BOND_RULES = frozenset({"enol"})
-RING_RULES = frozenset({"ring_strain", "ring_unsaturation", "bredt", "small_ring_carbonyl"})
+CROWDED_RULES = {
+    "OO": {"gem_diol", "hemiacetal", "carbonic_acid"},
+    "OS": {"hemiacetal"},
+    "NO": {"hemiaminal", "imidic_acid"},
+    "NN": {"gem_diamine"},
+    **{"".join(sorted(pair)): {"alpha_halo_heteroatom"} for pair in itertools.product(("F", "Cl", "Br"), "ONS")},
+}
+"""What a draft may break by two hetero-atoms on one carbon. This and the following is all: its atoms have their usual valences, and
+what is no carbon is bonded to carbons only."""
+MULTIPLE_BOND_RULES = {"=C": {"enol", "cumulene"}, "#C": {"enol"}, "=N": {"nh_imine"}, "=S": {"thioaldehyde"}}
+"""By what its SMILES has, which begins at a carbon."""
+RING_RULES = {"ring_strain", "ring_unsaturation", "bredt", "small_ring_carbonyl"}
 BOND = {1: "", 2: "=", 3: "#"}
 ATTEMPTS_BEFORE_RELAXING = 8
 MAX_REMEMBERED = 16_384
@@ -58,6 +66,15 @@ class _Draft:
         self.bonds[first, second] = self.bonds.get((first, second), 0) + 1
         self.free[first] -= 1
         self.free[second] -= 1
+
+    def crowds(self) -> frozenset[str]:
+        """Return the pairs of hetero-atoms that some carbon holds together, each in order of the alphabet."""
+        held: dict[int, list[str]] = {}
+        for ends in self.bonds:
+            for carbon, other in (ends, ends[::-1]):
+                if self.elements[carbon] == "C" != self.elements[other]:
+                    held.setdefault(carbon, []).append(self.elements[other])
+        return frozenset("".join(sorted(pair)) for elements in held.values() for pair in itertools.combinations(elements, 2))
 
     def spell(self) -> str:
         elements, parent, num_atoms = self.elements, self.parent, len(self.elements)
@@ -116,7 +133,7 @@ def grow(num_atoms: int, hetero: Sequence[str], unsaturation: int, seed: int, ir
             draft = _skeleton(rng, num_atoms, elements, irregularity)
             if draft is not None and all(_unsaturate(rng, draft, irregularity) for _ in range(unsaturation)):
                 smiles = draft.spell()
-                if _is_plausible(smiles):
+                if _is_plausible(smiles, draft.crowds()):
                     return smiles
         if unsaturation:
             unsaturation -= 1
@@ -131,17 +148,17 @@ def molecule_of(smiles: str) -> Chem.Mol:
 
 
 @cache
-def _rules(multiple_bond: bool, carbon_bond: bool, ring: bool) -> frozenset[str]:
-    """Return the rules that a draft may break: multiple bonds, those to a carbon, and rings may break more."""
-    chosen = ((multiple_bond, MULTIPLE_BOND_RULES), (carbon_bond, CARBON_BOND_RULES), (ring, RING_RULES))
-    return RULES.union(*(rules for has, rules in chosen if has))
+def _rules(crowds: frozenset[str], ring: bool, bonds: tuple[str, ...]) -> frozenset[str]:
+    """Return the rules that a draft may break."""
+    crowded = (CROWDED_RULES.get(pair, set()) for pair in crowds)
+    return frozenset(RING_RULES if ring else ()).union(*crowded, *(MULTIPLE_BOND_RULES[bond] for bond in bonds))
 
 
 @lru_cache(maxsize=MAX_REMEMBERED)  # small molecules come again and again
-def _is_plausible(smiles: str) -> bool:
-    """Whether the SMILES of a draft is read and breaks no rule."""
+def _is_plausible(smiles: str, crowds: frozenset[str]) -> bool:
+    """Whether the SMILES of a draft, whose `crowds` these are, is read and breaks no rule."""
     mol = molecule_of(smiles)
-    rules = _rules("=" in smiles or "#" in smiles, "=C" in smiles or "#C" in smiles, any(map(str.isdigit, smiles)))
+    rules = _rules(crowds, "1" in smiles, tuple(bond for bond in MULTIPLE_BOND_RULES if bond in smiles))
     return mol is not None and broken_rule(mol, rules) is None
 
 

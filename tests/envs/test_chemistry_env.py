@@ -177,7 +177,7 @@ def test_a_draft_breaks_no_rule_but_those_that_growth_looks_at() -> None:
             smiles = draft.spell()
             broken = broken_rule(read_molecule(smiles))
             implausible += broken is not None
-            assert growth._is_plausible(smiles) == (broken is None), (smiles, broken)
+            assert growth._is_plausible(smiles, draft.crowds()) == (broken is None), (smiles, broken)
     assert implausible > 400
 
 
