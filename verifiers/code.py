@@ -129,7 +129,7 @@ class CodeVerifier:
     """
 
     name = "code"
-    version = "5"
+    version = "6"
 
     def __init__(self, *, pool: WarmPool | None = None, partial_credit: bool = False) -> None:
         self._pool = pool

@@ -1,8 +1,9 @@
 """What a code task's payload may say, read once and strictly: a field that is wrong is a `ValueError`, never a test that passes.
 
 Defaults: ``public_tests`` and ``hidden_tests`` are empty (one of them must hold a test), a call's ``args`` and ``kwargs`` are
-empty, and ``limits`` are the sandbox's own. Any test may have ``limits`` of its own; it then has an execution of its own. What an
-answer finds around it (`flywheel.sandbox.languages.Setting`):
+empty, and ``limits`` are the sandbox's own. Any test may have ``limits`` of its own; it then has an execution of its own. An io
+test's ``compare`` is ``exact`` (the default) or ``numbers`` (`flywheel.sandbox.outputs`).
+What an answer finds around it (`flywheel.sandbox.languages.Setting`):
 
 - ``language``: ``python`` (the default) or another of `flywheel.sandbox.languages.LANGUAGES`;
 - ``prelude``: source that runs before the answer, in the same module;
@@ -29,13 +30,14 @@ from typing import Any
 
 from flywheel.sandbox.inside import plain
 from flywheel.sandbox.languages import LANGUAGES, Setting
+from flywheel.sandbox.outputs import COMPARISONS
 from flywheel.verifiers.payload_fields import refuse_misspelt
 
 FIELDS = ("entry_point", "public_tests", "hidden_tests", "limits", "language", "prelude", "files", "handles")
 # Kind of test: fields that it must have, and may have.
 TESTS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
     "call": (frozenset({"expected"}), frozenset({"args", "kwargs", "limits"})),
-    "io": (frozenset({"stdin", "stdout"}), frozenset({"limits"})),
+    "io": (frozenset({"stdin", "stdout"}), frozenset({"limits", "compare"})),
     "assert": (frozenset({"source"}), frozenset({"limits"})),
 }
 MAX_FILES, MAX_FILES_CHARS = 64, 2**20
@@ -171,6 +173,8 @@ def _read_io(test: Mapping[str, Any], where: str, entry_point: str | None) -> Ma
     for name in ("stdin", "stdout"):
         if not isinstance(test[name], str):
             raise ValueError(f"code payload: {where}.{name} is {_show(test[name])}, expected a string")
+    if test.get("compare") not in (None, *COMPARISONS):
+        raise ValueError(f"code payload: {where}.compare is {_show(test['compare'])}, expected one of {', '.join(COMPARISONS)}")
     return test
 
 

@@ -86,7 +86,9 @@ def apps(record: Record) -> dict[str, Any]:
     """Return the task record of an APPS record (``question``, ``input_output``, ``starter_code``, ``solutions``).
 
     `input_output` and `solutions` may be JSON in a string. With ``fn_name`` its inputs are arguments, and the answer a function or a
-    method of a class ``Solution``; otherwise they are standard input, and the answer a program. The first test is shown.
+    method of a class ``Solution``; otherwise they are standard input, and the answer a program, whose output is compared as the set's
+    own checker does it: by words, and by numbers within a tolerance (`flywheel.sandbox.outputs`). That checker would also take the words
+    of a line in any order, which is not done here. The first test is shown.
 
     Raises:
         ValueError: it has another shape.
@@ -102,7 +104,9 @@ def apps(record: Record) -> dict[str, Any]:
         raise ValueError(f"input_output has {len(inputs)} inputs and {len(outputs)} outputs, expected as many of one as of the other")
     name = cases.get("fn_name")
     if name is None:
-        tests = [{"kind": "io", "stdin": _lines(i), "stdout": _lines(o)} for i, o in zip(inputs, outputs, strict=True)]
+        tests = [
+            {"kind": "io", "stdin": _lines(i), "stdout": _lines(o), "compare": "numbers"} for i, o in zip(inputs, outputs, strict=True)
+        ]
         prelude = ""
     else:
         if not isinstance(name, str) or not name.isidentifier() or not all(isinstance(args, list) for args in inputs):

@@ -139,7 +139,7 @@ class Bubblewrap:
         try:
             argv = bootstrap.command(interpreter_inside(), theirs.fileno())
             line = command(argv, disk_bytes=self._disk_bytes)
-            handle = ProcessHandle.start(line, env=_launcher_environment(), pass_fds=[theirs.fileno()])
+            handle = ProcessHandle.start(line, env=_launcher_environment(), pass_fds=[theirs.fileno()], has_network=True)
         except BaseException:
             ours.close()
             raise

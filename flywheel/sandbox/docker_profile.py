@@ -8,7 +8,18 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from flywheel.sandbox.seccomp import ALLOWED_FAMILIES, ARCHES, DENIED, DEVICE_BIT, EAFNOSUPPORT, ENOSYS, MAKE_NODE, NEW_NAMESPACE_FLAGS
+from flywheel.sandbox.seccomp import (
+    ALLOWED_FAMILIES,
+    ARCHES,
+    BUFFER_SIZES,
+    DENIED,
+    DEVICE_BIT,
+    EAFNOSUPPORT,
+    ENOSYS,
+    MAKE_NODE,
+    NEW_NAMESPACE_FLAGS,
+    SOCKET_LEVEL,
+)
 
 
 def docker_profile() -> dict[str, Any]:
@@ -30,6 +41,7 @@ def docker_profile() -> dict[str, Any]:
             *(deny(["clone"], 1, (0, "MASKED_EQ", flag, flag)) for flag in flags),
             *(deny(["socket"], EAFNOSUPPORT & 0xFFFF, (0, "EQ", family, 0)) for family in others),
             deny(["socket"], EAFNOSUPPORT & 0xFFFF, (0, "GT", last, 0)),
+            *(deny(["setsockopt"], 1, (1, "EQ", SOCKET_LEVEL, 0), (2, "EQ", option, 0)) for option in BUFFER_SIZES),
             deny(["prlimit64"], 1, (0, "NE", 0, 0)),
             *(deny([name], 1, (mode, "MASKED_EQ", DEVICE_BIT, DEVICE_BIT)) for name, (_, _, mode) in MAKE_NODE.items()),
         ],

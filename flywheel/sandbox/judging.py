@@ -20,6 +20,7 @@ from flywheel.errors import SandboxError, VerifierError
 from flywheel.sandbox.base import ExecResult, Job, Limits
 from flywheel.sandbox.inside import plain
 from flywheel.sandbox.languages import LANGUAGES, Language, Python, Setting
+from flywheel.sandbox.outputs import same_output
 from flywheel.sandbox.pool import WarmPool
 
 Kind = Literal["passed", "wrong", "raised", "limit", "exited", "missing", "not_plain", "kills_grader", "tampered", "unfit"]
@@ -284,11 +285,6 @@ def run_program(pool: WarmPool, source: str, stdin: str, limits: Limits, setting
     )
 
 
-def normalise(text: str) -> list[str]:
-    """Return lines without trailing white space, and without empty lines at the end."""
-    return "\n".join(line.rstrip() for line in text.split("\n")).rstrip().split("\n")
-
-
 def run_io(pool: WarmPool, source: str, test: Mapping[str, Any], limits: Limits, setting: Setting = PLAIN) -> TestResult:
     """Run one io test.
 
@@ -308,7 +304,7 @@ def run_io(pool: WarmPool, source: str, test: Mapping[str, Any], limits: Limits,
     if run.result.exit_code != 0:
         return TestResult(kind="exited", error=f"exit status {run.result.exit_code}", log=log)
     is_text = run.stdout.encode() == run.result.stdout  # a byte that is no text is not what stands for it in `stdout`
-    right = is_text and normalise(run.stdout) == normalise(str(test["stdout"]))
+    right = is_text and same_output(run.stdout, str(test["stdout"]), test.get("compare") or "exact")
     return TestResult(
         kind="passed" if right else "wrong",
         error="" if right else "wrong output",

@@ -14,6 +14,8 @@ from typing import IO
 
 from flywheel.errors import SandboxError
 
+SOCKET_BYTES = 208 * 1024  # the kernel's default (net.core.wmem_default); `seccomp` keeps it there
+
 
 def family(pid: int) -> list[int]:
     """Return a process and all its descendants that are alive."""
@@ -36,6 +38,15 @@ def _held_bytes(pid: int) -> int:
     return 1024 * (status["RssAnon"] + shared)
 
 
+def _sockets_bytes(pid: int) -> int:
+    """Return the most that all sockets of a process's own network may hold in the kernel, which counts them as nobody's."""
+    try:
+        used = Path(f"/proc/{pid}/net/sockstat").read_text().split("\n", 1)[0]
+        return SOCKET_BYTES * int(used.removeprefix("sockets: used "))
+    except (OSError, ValueError):  # it has just ended
+        return 0
+
+
 def _cpu_ticks(pid: int) -> int:
     """Return what a process has used, and those of its children that it has waited for."""
     try:
@@ -56,10 +67,13 @@ def control_pair() -> tuple[socket.socket, socket.socket]:
 
 
 class ProcessHandle:
-    """A `Handle`; `after` runs once the process is gone."""
+    """A `Handle`; `after` runs once the process is gone. `has_network` says that its descendants have a network of their own."""
 
-    def __init__(self, process: subprocess.Popen[bytes], log: IO[bytes], after: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], log: IO[bytes], after: Callable[[], None] = lambda: None, *, has_network: bool = False
+    ) -> None:
         self._process, self._log, self._after = process, log, after
+        self._has_network = has_network
 
     @classmethod
     def start(
@@ -70,6 +84,7 @@ class ProcessHandle:
         pass_fds: Sequence[int],
         cwd: str = "/",
         after: Callable[[], None] = lambda: None,
+        has_network: bool = False,
     ) -> ProcessHandle:
         """Start a command with nothing of this process but `pass_fds`.
 
@@ -83,7 +98,7 @@ class ProcessHandle:
         except OSError as error:
             log.close()
             raise SandboxError(f"can't start {os.path.basename(line[0])}: {error}") from error
-        return cls(process, log, after)
+        return cls(process, log, after, has_network=has_network)
 
     @property
     def pid(self) -> int:
@@ -91,8 +106,9 @@ class ProcessHandle:
         return self._process.pid
 
     def resident_bytes(self) -> int:
-        """Return the memory of it and all its descendants."""
-        return sum(_held_bytes(pid) for pid in family(self.pid))
+        """Return the memory of it and all its descendants, and of their sockets."""
+        pids = family(self.pid)
+        return sum(map(_held_bytes, pids)) + (_sockets_bytes(pids[-1]) if self._has_network and len(pids) > 1 else 0)
 
     def cpu_s(self) -> float:
         """Return the CPU time of it and all its descendants, those that are gone included."""

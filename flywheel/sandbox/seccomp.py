@@ -126,12 +126,21 @@ SIGNALS: Mapping[str, tuple[int, int]] = {
 # The same by a descriptor, which a filter can't tell apart.
 DENIED_TO_CHILDREN: Mapping[str, tuple[int | None, int | None]] = {"pidfd_send_signal": (424, 424)}
 # Denied as well to a judged process, which may start threads and nothing else; one that is no Python may become its program.
-DENIED_TO_PROGRAM: Mapping[str, tuple[int | None, int | None]] = {**DENIED_TO_CHILDREN, "fork": (57, None), "vfork": (58, None)}
+# Connections that wait to be accepted hold memory, belong to no descriptor, and count towards no limit.
+DENIED_TO_PROGRAM: Mapping[str, tuple[int | None, int | None]] = {
+    **DENIED_TO_CHILDREN,
+    "fork": (57, None),
+    "vfork": (58, None),
+    "listen": (50, 201),
+}
 DENIED_TO_ONE: Mapping[str, tuple[int | None, int | None]] = {**DENIED_TO_PROGRAM, "execve": (59, 221), "execveat": (322, 281)}
 CLONE = (56, 220)
 CLONE3 = (435, 435)
 SOCKET = (41, 198)
 PRLIMIT = (302, 261)
+# A socket's buffers, which count towards no limit, stay as large as they are: level SOL_SOCKET, options SO_SNDBUF, SO_RCVBUF and by force.
+SET_OPTION = (54, 208)
+SOCKET_LEVEL, BUFFER_SIZES = 1, (7, 8, 32, 33)
 # Which argument is the mode, and the bit that makes it a device: not every kernel asks for a capability.
 MAKE_NODE: Mapping[str, tuple[int | None, int | None, int]] = {"mknod": (133, None, 1), "mknodat": (259, 33, 2)}
 DEVICE_BIT = 0o020000
@@ -189,6 +198,19 @@ def _socket_rule() -> bytes:
     return rule.code
 
 
+def _option_rule() -> bytes:
+    rule = _Program()
+    rule.add(LOAD, _argument(1))
+    rule.add(JUMP_EQ, SOCKET_LEVEL, 1, 0)
+    rule.add(RETURN, ALLOW)
+    rule.add(LOAD, _argument(2))
+    for option in BUFFER_SIZES:
+        rule.add(JUMP_EQ, option, 0, 1)
+        rule.add(RETURN, EPERM)
+    rule.add(RETURN, ALLOW)
+    return rule.code
+
+
 def _deny_where(argument: int, jump: int, value: int, *, holds: bool = True) -> bytes:
     """Deny a call where a test of one argument holds, or where it does not."""
     rule = _Program()
@@ -227,6 +249,7 @@ def build(kind: Kind, machine: str | None = None) -> bytes | None:
     program.deny(CLONE3[column], ENOSYS)  # its flags lie in memory that a filter can't read; libc falls back to clone
     if kind == "base":
         program.only_if(SOCKET[column], _socket_rule())
+        program.only_if(SET_OPTION[column], _option_rule())
         program.only_if(PRLIMIT[column], _deny_where(0, JUMP_EQ, 0, holds=False))  # nobody's limits but one's own
         for x86_64, aarch64, mode in MAKE_NODE.values():
             number = (x86_64, aarch64)[column]

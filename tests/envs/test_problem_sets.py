@@ -180,7 +180,7 @@ def test_fields() -> None:
     assert made("mbpp", "objects").payload["handles"] is True
     assert made("apps", "function").payload["hidden_tests"] == [{"kind": "call", "args": [[], []], "expected": []}]
     assert made("apps", "method").payload["hidden_tests"] == [{"kind": "call", "args": [[3]], "expected": []}]
-    assert made("apps", "program").payload["hidden_tests"][1] == {"kind": "io", "stdin": "3\n9", "stdout": "6"}
+    assert made("apps", "program").payload["hidden_tests"][1] == {"kind": "io", "stdin": "3\n9", "stdout": "6", "compare": "numbers"}
     assert made("humaneval", "tuples").prompt.endswith(HUMANEVAL["tuples"]["prompt"])
 
 

@@ -43,6 +43,13 @@ def docker_daemon() -> Iterator[str]:
         yield address
 
 
+@pytest.fixture(scope="session")
+def debian(docker_daemon: str) -> daemon.Base:
+    """The files that the daemon's base image was made of."""
+    del docker_daemon
+    return _base[0]
+
+
 @pytest.fixture(scope="module", params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> SandboxConfig:
     """A recipe's sandbox section for each backend that isolates."""

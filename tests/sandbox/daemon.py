@@ -12,16 +12,24 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import docker
+from packaging.requirements import Requirement
+
+from flywheel.sandbox import owner
 
 ROOT = Path(__file__).parents[2]
 BASE = "flywheel-base"
+BASE_WITH_PACKAGES = "flywheel-base-with-packages"
+PACKAGES = "/opt/packages"
+PREFIX = "flywheel-tests-"
 START_S = 60.0
 ROOM_BYTES = 6 * 2**30
 ESSENTIAL = ("dockerd", "containerd", "debootstrap", "setpriv", "unshare")
@@ -38,7 +46,11 @@ def missing() -> str:
 @contextlib.contextmanager
 def running() -> Iterator[str]:
     """Run a daemon in a folder of its own and yield its address; it and everything of it is gone afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="flywheel-docker-", dir=_roomy()))
+    with _room() as folder:
+        yield from _running_in(folder)
+
+
+def _running_in(folder: Path) -> Iterator[str]:
     runsc = shutil.which("runsc")
     # Without a bridge there is no network for gVisor to take over, and it says so unless told that none is wanted.
     runtimes = {"runsc": {"path": runsc, "runtimeArgs": ["--network=none"]}} if runsc else {}
@@ -56,12 +68,22 @@ def running() -> Iterator[str]:
     finally:
         daemon.terminate()
         daemon.wait(timeout=60)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _roomy() -> str | None:
-    """Return a folder in memory where there is enough of it: packages are unpacked several times as fast as on a disk."""
-    return "/dev/shm" if os.path.isdir("/dev/shm") and shutil.disk_usage("/dev/shm").free > ROOM_BYTES else None
+@contextlib.contextmanager
+def _room() -> Iterator[Path]:
+    """Make a folder, in memory where there is enough of it: packages are unpacked several times as fast as on a disk.
+
+    What killed test runs have left there is taken away first.
+    """
+    has_memory = os.path.isdir("/dev/shm") and shutil.disk_usage("/dev/shm").free > ROOM_BYTES
+    for parent in ("/dev/shm", tempfile.gettempdir()):
+        for mark in Path(parent).glob(f"{PREFIX}*/owner"):
+            if owner.is_gone(mark.read_text()):
+                shutil.rmtree(mark.parent, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=PREFIX, dir="/dev/shm" if has_memory else None, ignore_cleanup_errors=True) as folder:
+        Path(folder, "owner").write_text(owner.this())
+        yield Path(folder)
 
 
 def _wait(daemon: subprocess.Popen[bytes], address: str, log: Path) -> None:
@@ -92,25 +114,41 @@ class Base:
 
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
-        self._root = self._stack.enter_context(
-            tempfile.TemporaryDirectory(prefix="flywheel-base-", dir=_roomy(), ignore_cleanup_errors=True)
-        )
+        self._folder = self._stack.enter_context(_room())
+        self._root = self._folder / "root"
         self._log = self._stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
         site, release = mirror()
         # Its mounts (/proc) are in a namespace of their own: what takes the folder away never meets them.
-        line = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "debootstrap", "--variant=minbase", release, self._root, site]
+        line = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "debootstrap", "--variant=minbase", release, str(self._root), site]
         self._process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, start_new_session=True)
 
-    def import_into(self, address: str) -> None:
-        """Make the image of a daemon, once the files are there."""
+    def import_into(self, address: str, name: str = BASE, more: Sequence[str] = ()) -> str:
+        """Make an image of a daemon, once the files are there, and return its name; `more` is what tar is to add."""
         status = self._process.wait()
         self._log.seek(0)
         assert status == 0, self._log.read().decode(errors="replace")[-3000:]
-        with contextlib.closing(docker.APIClient(base_url=address)) as api:
-            tar = subprocess.Popen(["tar", "-C", self._root, "--one-file-system", "-c", "."], stdout=subprocess.PIPE)
-            with tar:
-                api.import_image_from_stream(tar.stdout, repository=BASE, tag="latest")
+        line = ["tar", "-C", str(self._root), "--one-file-system", "-c", ".", *more]
+        api = docker.APIClient(base_url=address, timeout=600)
+        with contextlib.closing(api), subprocess.Popen(line, stdout=subprocess.PIPE) as tar:
+            api.import_image_from_stream(tar.stdout, repository=name, tag="latest")
         assert tar.returncode == 0
+        return name
+
+    def import_with_packages(self, address: str) -> str:
+        """Make an image on which node-cpu's packages count as installed, and return its name.
+
+        Of each there is what pip goes by; their files are to be mounted at `PACKAGES`, rather than copied: there are 4 GB of them.
+        """
+        venv = Path("opt/flywheel/.venv")
+        inside = self._folder / venv / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
+        inside.mkdir(parents=True)
+        (self._folder / venv / "bin").mkdir()
+        (self._folder / venv / "bin/python").symlink_to("/usr/bin/python3")
+        (self._folder / venv / "pyvenv.cfg").write_text("home = /usr/bin\n")
+        (inside / "packages.pth").write_text(f"{PACKAGES}\n")
+        for entry in _installed_entries():
+            shutil.copytree(packages_folder() / entry, inside / entry)
+        return self.import_into(address, BASE_WITH_PACKAGES, ["-C", str(self._folder), str(venv)])
 
     def close(self) -> None:
         """Take the files away."""
@@ -120,15 +158,45 @@ class Base:
         self._stack.close()
 
 
-def build(address: str, name: str, *, context: Path | None = None, **arguments: str) -> str:
-    """Build one of docker/'s images on `BASE` with the classic builder, and return its name."""
+def packages_folder() -> Path:
+    """Return the folder in which this Python has the locked packages."""
+    return Path(str(metadata.distribution("torch").locate_file(""))).resolve()
+
+
+def packages_missing() -> str:
+    """Return why what this Python has is not what `Base`'s Python needs, or nothing."""
+    said = subprocess.run(["apt-cache", "show", "--no-all-versions", "python3"], capture_output=True, text=True, check=False).stdout
+    theirs = re.search(r"^Version: (3\.\d+)\.", said, re.M)
+    ours = f"3.{sys.version_info.minor}"
+    if theirs is None or theirs.group(1) != ours:
+        return f"the locked packages are installed for Python {ours}, and Debian's is {theirs.group(1) if theirs else 'unknown'}"
+    other = [line for line in _locked() if not line.specifier.contains(metadata.version(line.name), prereleases=True)]
+    return f"not as requirements.lock says: {', '.join(map(str, other))}" if other else ""
+
+
+def _locked() -> list[Requirement]:
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    wanted = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return [item for item in wanted if item.marker is None or item.marker.evaluate()]
+
+
+def _installed_entries() -> list[str]:
+    """Return the folders that pip goes by, and those of itself and of setuptools, which install flywheel."""
+    found = {"pip", "setuptools", "_distutils_hack"}
+    for name in (*(item.name for item in _locked()), "pip"):
+        found.update(file.parts[0] for file in metadata.files(name) or () if file.parts[0].endswith(".dist-info"))
+    return sorted(found)
+
+
+def build(address: str, name: str, *, context: Path | None = None, base: str = BASE, **arguments: str) -> str:
+    """Build one of docker/'s images on `base` with the classic builder, and return its name."""
     image = name if name.startswith("flywheel-") else f"flywheel-{name}"
     with contextlib.closing(docker.APIClient(base_url=address, timeout=3600)) as api:
         steps: Iterator[dict[str, Any]] = api.build(
             path=str(context or ROOT / "docker" / name),
             dockerfile=str(ROOT / "docker" / name / "Dockerfile"),
             tag=image,
-            buildargs={"BASE": BASE, **arguments},
+            buildargs={"BASE": base, **arguments},
             network_mode="host",
             rm=True,
             decode=True,

@@ -81,10 +81,27 @@ def served(folder: Path) -> Iterator[str]:
         thread.join()
 
 
-@pytest.fixture(scope="module")
-def node(docker_daemon: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The image node-cpu. Its packages come as pip finds them on this machine, whose settings a container does not see."""
-    wheels = tmp_path_factory.mktemp("wheels")
+@pytest.fixture(scope="module", params=["installed", pytest.param("wheels", marks=pytest.mark.slow)])
+def node(
+    request: pytest.FixtureRequest, docker_daemon: str, debian: daemon.Base, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Any]]:
+    """How the image node-cpu is run: its packages are this machine's own, mounted, or installed in it from wheels."""
+    if request.param == "wheels":
+        images, volumes = [_from_wheels(docker_daemon, tmp_path_factory.mktemp("wheels"))], {}
+    elif why := daemon.packages_missing():
+        pytest.skip(why)
+    else:
+        base = debian.import_with_packages(docker_daemon)
+        images = [daemon.build(docker_daemon, "node-cpu", context=daemon.ROOT, base=base, PIP_NO_INDEX="1"), base]
+        volumes = {str(daemon.packages_folder()): {"bind": daemon.PACKAGES, "mode": "ro"}}
+    yield {"image": images[0], "volumes": volumes, "network_mode": "none", "remove": True}
+    with contextlib.closing(docker.APIClient(base_url=docker_daemon)) as api:
+        for image in images:  # what follows needs the memory
+            api.remove_image(image, force=True)
+
+
+def _from_wheels(address: str, wheels: Path) -> str:
+    """Build the image with wheels that a server here has: a container sees none of this machine's settings of pip."""
     torch = re.search(r"^torch==\S+", (daemon.ROOT / "requirements.lock").read_text(), re.M)
     assert torch is not None
     pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(wheels)]
@@ -92,30 +109,28 @@ def node(docker_daemon: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     (wheels / "list").write_text("\n".join(lines))
     subprocess.run([*pip, f"{torch.group()}+cpu"], check=True)
     subprocess.run([*pip, "-r", str(wheels / "list")], check=True)
-    with served(wheels) as address:
-        return daemon.build(docker_daemon, "node-cpu", context=daemon.ROOT, PIP_FIND_LINKS=address, PIP_NO_INDEX="1")
+    with served(wheels) as find_links:
+        return daemon.build(address, "node-cpu", context=daemon.ROOT, PIP_FIND_LINKS=find_links, PIP_NO_INDEX="1")
 
 
-@pytest.mark.slow
-def test_bubblewrap_keeps_the_contract_inside_a_node(client: Any, node: str) -> None:
+def test_bubblewrap_keeps_the_contract_inside_a_node(client: Any, node: dict[str, Any]) -> None:
     line = ["-c", "python -m flywheel.sandbox.check bubblewrap || true"]
-    said = client.containers.run(node, line, entrypoint="sh", network_mode="none", remove=True, **NODE)
+    said = client.containers.run(command=line, entrypoint="sh", **node, **NODE)
     assert b"guarantees hold\n" in said, said.decode()
 
 
-@pytest.mark.slow
-def test_a_node_without_namespaces_says_what_to_do(client: Any, node: str) -> None:
+def test_a_node_without_namespaces_says_what_to_do(client: Any, node: dict[str, Any]) -> None:
     with pytest.raises(docker.errors.ContainerError) as caught:
-        client.containers.run(node, ["-m", "flywheel.sandbox.check", "bubblewrap"], entrypoint="python", network_mode="none", remove=True)
+        client.containers.run(command=["-m", "flywheel.sandbox.check", "bubblewrap"], entrypoint="python", **node)
     said = caught.value.stderr.decode()
     assert "bubblewrap is installed, but this container does not let it make namespaces" in said
     assert "--security-opt seccomp=unconfined" in said
     assert "sandbox.backend = 'docker'" in said
 
 
-@pytest.mark.slow
-def test_quickstart_takes_its_first_step_in_a_node(client: Any, node: str) -> None:
+def test_quickstart_takes_its_first_step_in_a_node(client: Any, node: dict[str, Any]) -> None:
     command = ["train", "quickstart", "--run.steps", "1", "--cold_start.steps", "2", "--cold_start.num_demonstrations", "64"]
     command += ["--rollout.groups_per_step", "2", "--rollout.group_size", "4", "--evaluation.tasks_per_environment", "4"]
-    said = client.containers.run(node, command, network_mode="none", shm_size="1g", remove=True, stderr=True, **NODE)
+    said = client.containers.run(command=command, shm_size="1g", stderr=True, **node, **NODE)
+    assert b"engine: vllm" in said, said[-3000:]
     assert b"step 1" in said, said[-3000:]

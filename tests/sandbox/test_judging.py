@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from flywheel.sandbox.base import ExecResult
 from flywheel.sandbox.inside.plain import HEAD, pack
-from flywheel.sandbox.judging import _judge_asserts, _judge_calls, normalise, read_frames, show
+from flywheel.sandbox.judging import _judge_asserts, _judge_calls, read_frames, show
 from flywheel.sandbox.languages import LANGUAGES
+from flywheel.sandbox.outputs import same_output
 
 TESTS: list[dict[str, Any]] = [{"args": [1], "expected": [1, 2]}, {"args": [2], "expected": {"a": None}}]
 SECRET = [1, 2], {"a": None}
@@ -87,7 +88,57 @@ def test_a_frame_that_was_cut_off_is_no_forgery() -> None:
     ],
 )
 def test_outputs_are_compared_line_by_line(got: str, expected: str, same: bool) -> None:
-    assert (normalise(got) == normalise(expected)) is same
+    assert same_output(got, expected) is same
+
+
+@pytest.mark.parametrize(
+    ("got", "expected", "same"),
+    [
+        # white space only parts words, and lines stay lines
+        ("1  2\t3\r\n\n4", " 1 2 3 \n4\n", True),
+        ("", "\n \n", True),
+        ("1 2 3 4", "1 2 3\n4", False),
+        ("1\n2", "2\n1", False),
+        ("2 1", "1 2", False),
+        ("1 2", "1 2 3", False),
+        ("", "0.0", False),
+        ("yes", "YES", False),
+        # |got - 2.5| <= 1e-8 + 2.5e-5
+        ("2.500025", "2.5", True),
+        ("2.499975", "2.5", True),
+        ("2.500026", "2.5", False),
+        ("0.000000010", "0.0", True),
+        ("0.000000011", "0.0", False),
+        ("-2.5", "2.5", False),
+        ("3", "3.00", True),
+        ("25e-1", "2.5", True),
+        ("-0.0", "0", True),
+        # a whole number is hit or missed
+        ("1000000", "1000001", False),
+        ("1000000.9", "1000000", False),
+        ("1000000.0", "1000000", True),
+        ("007", "7", True),
+        (f"{10**400}.0", f"{10**400}", True),
+        (f"{10**400 + 1}", f"{10**400}.5", False),
+        # what is no number in decimal digits is a word
+        ("nan", "1.5", False),
+        ("nan", "nan", True),
+        ("NaN", "nan", False),
+        ("inf", "1e999", False),
+        ("1e998", "1e999", False),
+        ("1_0", "10", False),
+        ("0x10", "16", False),
+        ("\u0661\u0660", "10", False),
+        ("1e9999", "1.5", False),
+        ("1\u00a02", "1 2", False),
+        ("1\x002", "1 2", False),
+        ("1.5.", "1.5", False),
+        (".", "0.0", False),
+        ("5e", "5", False),
+    ],
+)
+def test_outputs_are_compared_as_numbers_where_a_test_says_so(got: str, expected: str, same: bool) -> None:
+    assert same_output(got, expected, "numbers") is same
 
 
 def test_values_are_shown_in_the_languages_own_manner() -> None:

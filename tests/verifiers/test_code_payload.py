@@ -67,6 +67,14 @@ MALFORMED: dict[str, tuple[dict[str, Any], str]] = {
     "call of a program": (payload(entry_point=None), "hidden_tests[0] is a call test, and entry_point is null"),
     "io without stdin": (payload(hidden_tests=[{"kind": "io", "stdout": "x"}]), "an io test, lacks 'stdin'"),
     "io without stdout": (payload(hidden_tests=[{"kind": "io", "stdin": "x"}]), "an io test, lacks 'stdout'"),
+    "io with another comparison": (
+        payload(hidden_tests=[{"kind": "io", "stdin": "1", "stdout": "2", "compare": "floats"}]),
+        "compare is 'floats', expected one of exact, numbers",
+    ),
+    "io with a comparison of no kind": (
+        payload(hidden_tests=[{"kind": "io", "stdin": "1", "stdout": "2", "compare": []}]),
+        "compare is a list",
+    ),
     "io with numbers": (payload(hidden_tests=[{"kind": "io", "stdin": "1", "stdout": 2}]), "stdout is 2, expected a string"),
     "assert without source": (payload(hidden_tests=[{"kind": "assert"}]), "an assert test, lacks 'source'"),
     "assert with lines": (payload(hidden_tests=[{"kind": "assert", "source": ["assert f"]}]), "source is a list, expected Python source"),

@@ -78,6 +78,14 @@ REFERENCES = {
     "program_calls_exit": (DOUBLE_IO, "print(int(input()) * 2)\nexit()"),
     "program_opens_dev_stdin": (DOUBLE_IO, "print(int(open('/dev/stdin').read()) * 2, end=input() and '')"),
     "program_names_no_small_stdin": (code_task(None, [], [io("x" * 17 * 2**20, "17825792")]), "print(len(input()))  # not /dev/stdin"),
+    "program_opens_its_streams_by_name": (
+        DOUBLE_IO,
+        "import io, pathlib\nprint('a', file=open('/dev/stderr', 'w'))\nn = int(io.open('/dev/fd/0', 'rb').read())\n"
+        "pathlib.Path('/dev/stdout').write_text(str(n * 2)[0])\nout = open('/proc/self/fd/1', 'a')\nout.write(str(n * 2)[1:])",
+    ),
+    "function_prints_by_name": (SORT, "def f(xs):\n    print(xs, file=open('/dev/stdout', 'w'))\n    return sorted(xs)\n"),
+    "program_of_other_spaces": (code_task(None, [], [{**io("", "1 2\n3"), "compare": "numbers"}]), "print(' 1  2 ')\nprint()\nprint(3)"),
+    "program_of_other_digits": (code_task(None, [], [{**io("3", "0.33333"), "compare": "numbers"}]), "print(1 / int(input()))"),
     "program_opens_no_stdin": (code_task(None, [], [io("", "0")]), "print(len(open('/dev/stdin').read()))"),
     "program_wraps_its_streams": (
         DOUBLE_IO,
@@ -142,6 +150,8 @@ WRONG = {
     "program_prints_no_text": (code_task(None, [], [io("", r"\xff")]), "import sys\nsys.stdout.buffer.write(b'\\xff')"),
     "program_exit_1": (DOUBLE_IO, "import sys\nprint(int(input()) * 2)\nsys.exit(1)"),
     "program_silent": (DOUBLE_IO, "pass"),
+    "program_of_other_digits": (code_task(None, [], [io("3", "0.33333")]), "print(1 / int(input()))"),
+    "program_near_a_whole_number": (code_task(None, [], [{**io("", "100000"), "compare": "numbers"}]), "print(100000.1)"),
     "lone_surrogate": (SORT, "\ud800"),
     "null_byte": (SORT, "def f(xs):\n    return sorted(xs)\n\0"),
     "deep_source": (SORT, "x = " + "(" * 5000 + ")" * 5000),

@@ -1,5 +1,7 @@
 """Loads a judged answer: helper files beside it, what runs before it, and its source; and tells of what it raises."""
 
+import builtins
+import io
 import linecache
 import os
 import sys
@@ -15,6 +17,9 @@ ANSWER = "<answer>"
 TAGS = ("python", "python3", "py")
 PRELUDE = "<prelude>"
 MAX_ERROR_CHARS = 1500
+INPUTS = ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
+# What an answer may open by name is a descriptor that it has anyway; the result channel has no name here.
+OUTPUTS = {"/dev/stdout": 1, "/dev/fd/1": 1, "/proc/self/fd/1": 1, "/dev/stderr": 2, "/dev/fd/2": 2, "/proc/self/fd/2": 2}
 
 _limits: list[str] = []
 
@@ -53,6 +58,8 @@ def load(body: dict[str, Any], name: str) -> types.ModuleType:
     """Run the answer's source as a module of its own, after its prelude, and return it."""
     source: str = body.pop("source").removeprefix("\ufeff")  # a byte order mark, which Python passes over in a file
     prelude: str = body.pop("prelude", "")
+    if any(name in source for name in (*INPUTS, *OUTPUTS)):
+        open_streams_by_name()
     put_files(body.pop("files", {}))
     module = types.ModuleType(name)
     module.__file__ = os.path.abspath("answer.py")  # which lies beside its helper files
@@ -71,9 +78,22 @@ def load(body: dict[str, Any], name: str) -> types.ModuleType:
     return module
 
 
+def open_streams_by_name() -> None:
+    """Have `open` know the standard streams' names, which lead nowhere without ``/proc``, or to pipes of another user's."""
+    real = builtins.open
+
+    def open_file(file: Any, *args: Any, **kwargs: Any) -> Any:
+        name = os.fspath(file) if isinstance(file, str | os.PathLike) else ""
+        if name in OUTPUTS:
+            return real(os.dup(OUTPUTS[name]), *args, **kwargs)
+        return real(INPUTS[0] if name in INPUTS else file, *args, **kwargs)
+
+    builtins.open = io.open = open_file
+
+
 def copy_stdin(source: str) -> None:
     """Make ``/dev/stdin`` readable for a program that names it, where it is a link into the working folder, since there is no ``/proc``."""
-    path = os.readlink("/dev/stdin") if "/dev/stdin" in source and os.path.islink("/dev/stdin") else ""
+    path = os.readlink("/dev/stdin") if any(map(source.__contains__, INPUTS)) and os.path.islink("/dev/stdin") else ""
     if os.path.dirname(path) != os.getcwd():
         return
     with open(path, "xb") as file:
