@@ -17,6 +17,7 @@ from flywheel.sandbox.inside.plain import HEAD, split_last_word
 from flywheel.sandbox.inside.refusals import EXIT_STATUS
 from flywheel.sandbox.worker import REPORT_GRACE_S, Worker
 
+WATCHED = ("exec", "node")
 WATCH_S = 0.1  # between looks at what a command's processes hold
 REFUSED: dict[int, LimitHit] = {status: cast(LimitHit, limit) for limit, status in EXIT_STATUS.items()}
 
@@ -32,7 +33,7 @@ class Execution:
         self._report: Report | None = None
         self.deadline = time.monotonic() + job.limits.wall_s + REPORT_GRACE_S
         self._next_look = 0.0
-        self._cpu_at_first = worker.cpu_s() if job.kind == "exec" else 0.0
+        self._cpu_at_first = worker.cpu_s() if job.kind in WATCHED else 0.0
         self._limit: LimitHit | None = None
         self._killed = self._has_said_all = False
         body = json.dumps({"kind": job.kind, **job.body}).encode()
@@ -150,8 +151,11 @@ class Execution:
         return (frames, None) if self._is_session else split_last_word(frames)
 
     def watch(self) -> None:
-        """End a command whose processes use more together than its limits; each one's own is limited by the kernel."""
-        if self.job.kind == "exec" and time.monotonic() >= self._next_look:
+        """End a command whose processes use more together than its limits; each one's own is limited by the kernel.
+
+        A program that is no Python is watched, too: memory that it could share is not part of what the kernel limits for it.
+        """
+        if self.job.kind in WATCHED and time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + WATCH_S
             if self.worker.resident_bytes() > self.job.limits.memory_bytes:
                 self.kill("memory")

@@ -65,6 +65,15 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "loop": (CALLS, "function f(xs) { for (;;); }"),
     "heap": (CALLS, "function f(xs) { const a = []; for (;;) a.push(new Array(1e6).fill(0)); }"),
     "buffers": (CALLS, "function f(xs) { const a = []; for (;;) a.push(Buffer.alloc(1e7, 1)); }"),
+    "shared buffers": (
+        CALLS,
+        "function f(xs) { const a = []; for (;;) { const b = new SharedArrayBuffer(1e7); new Uint8Array(b).fill(1); a.push(b); } }",
+    ),
+    "shared memory": (
+        CALLS,
+        "function f(xs) { const a = []; for (;;) { const m = new WebAssembly.Memory({ initial: 200, maximum: 200, shared: true });"
+        " new Uint8Array(m.buffer).fill(1); a.push(m); } }",
+    ),
     "recursion": (CALLS, "function f(xs) { return f(xs); }"),
     "program": (PROGRAM, "console.log(4);"),
     "program throws": (PROGRAM, "console.log(2 * require('fs').readFileSync(0, 'utf8')); throw 1;"),

@@ -40,6 +40,7 @@ BLIND_SLICE_S = 0.004  # the same, in a kernel (gVisor's) that can't wait for a 
 OWN_PROCESSES = 2  # the zygote and the relay
 OOM_COUNTS = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")
 MAX_NUM_FILES = 20_000  # in its folders: what the kernel keeps of a file counts towards no other limit
+MAX_NUM_SIGNALS = 1024  # that wait, and timers: the kernel keeps them in memory of nobody's
 IDLE_SHARE = 0.01  # a slice in which a child used less than this much of a CPU counts as idle
 LIMITED = (
     resource.RLIMIT_CPU,
@@ -50,6 +51,7 @@ LIMITED = (
     resource.RLIMIT_NPROC,
     resource.RLIMIT_CORE,
     resource.RLIMIT_MEMLOCK,
+    resource.RLIMIT_SIGPENDING,
 )
 LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -165,7 +167,7 @@ class Zygote:
             os.setpgid(0, 0) if self.isolated else os.setsid()  # a bare process is to lose its terminal too
             os.dup2(word, WORD, inheritable=False)
             os.closerange(1, CONTROL)
-            self._limit(((resource.RLIMIT_CORE, 0), (resource.RLIMIT_MEMLOCK, 0)))
+            self._limit(((resource.RLIMIT_CORE, 0), (resource.RLIMIT_MEMLOCK, 0), (resource.RLIMIT_SIGPENDING, MAX_NUM_SIGNALS)))
             if not self.poll.poll(0):  # there is time
                 runners.rehearse()
             program = self.child_filters.get(self.kind)
