@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
@@ -31,23 +32,40 @@ def pytest_sessionfinish() -> None:
 
 
 @pytest.fixture(scope="session")
-def docker_daemon() -> Iterator[str]:
+def docker_daemon(request: pytest.FixtureRequest) -> Iterator[str]:
     """The address of a daemon that has `daemon.BASE` and the Python sandbox's image; ``DOCKER_HOST`` names it meanwhile."""
     why = daemon.missing()
     if why:
         pytest.skip(why)
+    used = {name for item in request.session.items if isinstance(item, pytest.Function) for name in item.fixturenames}
+    builder = ThreadPoolExecutor(max_workers=1)
     with daemon.running() as address, pytest.MonkeyPatch.context() as patch:
         _base[0].import_into(address)
         daemon.build(address, "sandbox-python")
+        _builds.update({name: builder.submit(make, address) for name, make in BUILDS.items() if name in used})
         patch.setenv("DOCKER_HOST", address)
         yield address
+        builder.shutdown(cancel_futures=True)
+
+
+def _node_cpu(address: str) -> list[str]:
+    """Build node-cpu on a base that has its packages; return the names of both, or nothing where this machine's packages don't fit."""
+    if daemon.packages_missing():
+        return []
+    base = _base[0].import_with_packages(address)
+    return [daemon.build(address, "node-cpu", context=daemon.ROOT, base=base, PIP_NO_INDEX="1"), base]
+
+
+# Images that take long are built beside the tests that come before theirs, by the names of the fixtures that wait for them.
+BUILDS = {"node": _node_cpu, "sandbox_node": lambda address: [daemon.build(address, "sandbox-node")]}
+_builds: dict[str, Future[list[str]]] = {}
 
 
 @pytest.fixture(scope="session")
-def debian(docker_daemon: str) -> daemon.Base:
-    """The files that the daemon's base image was made of."""
+def built(docker_daemon: str) -> Mapping[str, Future[list[str]]]:
+    """What is built in the background, by its name in `BUILDS`."""
     del docker_daemon
-    return _base[0]
+    return _builds
 
 
 @pytest.fixture(scope="module", params=BACKENDS)

@@ -47,7 +47,7 @@ def missing() -> str:
 @contextlib.contextmanager
 def running() -> Iterator[str]:
     """Run a daemon in a folder of its own and yield its address; it and everything of it is gone afterwards."""
-    with _room() as folder:
+    with room() as folder:
         yield from _running_in(folder)
 
 
@@ -72,7 +72,7 @@ def _running_in(folder: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _room() -> Iterator[Path]:
+def room() -> Iterator[Path]:
     """Make a folder, in memory where there is enough of it: packages are unpacked several times as fast as on a disk.
 
     What killed test runs have left there is taken away first.
@@ -115,7 +115,7 @@ class Base:
 
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
-        self._folder = self._stack.enter_context(_room())
+        self._folder = self._stack.enter_context(room())
         self._root = self._folder / "root"
         self._log = self._stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
         site, release = mirror()

@@ -8,8 +8,10 @@ import http.server
 import re
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,13 @@ import pytest
 import yaml
 
 from flywheel.config import SandboxConfig
-from flywheel.sandbox import check
+from flywheel.sandbox import WarmPool, check, owner
+from flywheel.sandbox.judging import run_program
+from flywheel.sandbox.languages import Setting
 from tests.sandbox import daemon
 
 FOLDER = daemon.ROOT / "docker"
+Built = Mapping[str, Future[list[str]]]
 IMAGES = ("lean", "node-cpu", "node-gpu", "sandbox-node", "sandbox-python")
 # What the README tells users to start a node with, and nothing more.
 NODE = {"cap_drop": ["ALL"], "security_opt": ["no-new-privileges", "seccomp=unconfined", "apparmor=unconfined"]}
@@ -60,13 +65,35 @@ def test_no_service_that_runs_model_text_can_reach_docker() -> None:
     assert services["trainer"]["depends_on"]["sandboxes"] == {"condition": "service_completed_successfully"}
 
 
+@pytest.fixture(scope="module")
+def sandbox_node(built: Built) -> str:
+    return built["sandbox_node"].result()[0]
+
+
+def test_the_node_sandbox_runs_javascript(sandbox_node: str) -> None:
+    config = SandboxConfig(backend="docker", image=sandbox_node)
+    with contextlib.closing(WarmPool(config)) as pool:
+        run = run_program(pool, "console.log(6 * 7)", "", pool.limits(), Setting(language="javascript"))
+    assert run.stdout == "42\n", run
+
+
 @pytest.mark.slow
-def test_the_node_sandbox_keeps_the_contract_and_runs_javascript(client: Any, docker_daemon: str) -> None:
-    image = daemon.build(docker_daemon, "sandbox-node")
-    broken = {guarantee.name: found for guarantee, found in check.check(SandboxConfig(backend="docker", image=image)) if found}
+def test_the_node_sandbox_keeps_the_contract(sandbox_node: str) -> None:
+    broken = {guarantee.name: found for guarantee, found in check.check(SandboxConfig(backend="docker", image=sandbox_node)) if found}
     assert broken == {}
-    said = client.containers.run(image, ["node", "-e", "console.log(6 * 7)"], network_mode="none", read_only=True, remove=True)
-    assert said == b"42\n"
+
+
+def test_what_killed_runs_have_left_is_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    place = owner.this().rpartition(".")[0].rpartition(".")[0]
+    for name, mark in {"gone": f"{place}.4194305.1", "live": owner.this(), "elsewhere": "another-machine.1.2.3"}.items():
+        (tmp_path / f"{daemon.PREFIX}{name}" / "root").mkdir(parents=True)
+        (tmp_path / f"{daemon.PREFIX}{name}" / "owner").write_text(mark)
+    with daemon.room() as folder:
+        assert (folder / "owner").read_text() == owner.this()
+        left = {path.name.removeprefix(daemon.PREFIX) for path in tmp_path.iterdir() if path != folder}
+    assert left == {"live", "elsewhere"}
+    assert not folder.exists()
 
 
 @contextlib.contextmanager
@@ -83,7 +110,7 @@ def served(folder: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module", params=["installed", pytest.param("wheels", marks=pytest.mark.slow)])
 def node(
-    request: pytest.FixtureRequest, docker_daemon: str, debian: daemon.Base, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, docker_daemon: str, built: Built, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Any]]:
     """How the image node-cpu is run: its packages are this machine's own, mounted, or installed in it from wheels."""
     if request.param == "wheels":
@@ -91,8 +118,7 @@ def node(
     elif why := daemon.packages_missing():
         pytest.skip(why)
     else:
-        base = debian.import_with_packages(docker_daemon)
-        images = [daemon.build(docker_daemon, "node-cpu", context=daemon.ROOT, base=base, PIP_NO_INDEX="1"), base]
+        images = built["node"].result()
         volumes = {str(daemon.packages_folder()): {"bind": daemon.PACKAGES, "mode": "ro"}}
     yield {"image": images[0], "volumes": volumes, "network_mode": "none", "remove": True}
     with contextlib.closing(docker.APIClient(base_url=docker_daemon)) as api:
