@@ -2,7 +2,9 @@
 
 Inside: no network, a read-only system and no host files beyond the system's programs and this Python, one size-limited writable
 folder, namespaces of its own, no capabilities, no new privileges, an empty environment, an ordinary user. There is no
-``/proc``: nothing in a sandbox needs it, and many containers can't mount one. ``/dev/stdin``, which would lie there, is a copy in the home.
+``/proc``: nothing in a sandbox needs it, and many containers can't mount one. ``/dev/stdin``, which would lie there, is a copy in the home;
+what a Python answer opens as ``/dev/stdout`` or ``/dev/stderr`` is its own descriptor (`open_streams_by_name` in ``inside/answer.py``), and
+nothing else has those.
 """
 
 from __future__ import annotations

@@ -93,6 +93,15 @@ def has_handles() -> bool:
         return False
 
 
+def can_limit(what: int) -> bool:
+    """Whether this kernel lets a limit be set; gVisor's has some of them fixed."""
+    try:
+        resource.setrlimit(what, resource.getrlimit(what))
+        return True
+    except (OSError, ValueError):
+        return False
+
+
 def receive(control: _socket.socket) -> bytes:
     """Return the next request, its descriptors numbered from 1 on, or a word for another kind; ends this process where nothing will come.
 
@@ -121,6 +130,9 @@ class Zygote:
         self.scratch: list[str] = [folder for folder in setup["scratch"] if os.access(folder, os.W_OK)]
         self.child_filters = {kind.encode(): make_filter(text) for kind, text in setup["filters"].items()}
         self.kind = b"one"  # what most jobs need; the host says when it needs another
+        self.fixed_limits = [(resource.RLIMIT_CORE, 0), (resource.RLIMIT_MEMLOCK, 0)]
+        if can_limit(resource.RLIMIT_SIGPENDING):
+            self.fixed_limits.append((resource.RLIMIT_SIGPENDING, MAX_NUM_SIGNALS))
         self.hard_limits = {what: resource.getrlimit(what)[1] for what in LIMITED}
         self.oom_counts = [path for path in OOM_COUNTS if os.path.exists(path)]
         self.num_oom_kills = self._oom_kills()
@@ -167,7 +179,7 @@ class Zygote:
             os.setpgid(0, 0) if self.isolated else os.setsid()  # a bare process is to lose its terminal too
             os.dup2(word, WORD, inheritable=False)
             os.closerange(1, CONTROL)
-            self._limit(((resource.RLIMIT_CORE, 0), (resource.RLIMIT_MEMLOCK, 0), (resource.RLIMIT_SIGPENDING, MAX_NUM_SIGNALS)))
+            self._limit(self.fixed_limits)
             if not self.poll.poll(0):  # there is time
                 runners.rehearse()
             program = self.child_filters.get(self.kind)
