@@ -49,9 +49,9 @@ def docker_daemon(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 def _node_cpu(address: str) -> list[str]:
-    """Build node-cpu on a base that has its packages; return the names of both, or nothing where this machine's packages don't fit."""
-    if daemon.packages_missing():
-        return []
+    """Build node-cpu on a base that has its packages, and return the names of both."""
+    if why := _base[0].packages_missing():
+        pytest.skip(why)
     base = _base[0].import_with_packages(address)
     return [daemon.build(address, "node-cpu", context=daemon.ROOT, base=base, PIP_NO_INDEX="1"), base]
 

@@ -135,6 +135,16 @@ class Base:
         assert tar.returncode == 0
         return name
 
+    def packages_missing(self) -> str:
+        """Return why what this Python has is not what the base's Python needs, or nothing; the base's files are there."""
+        lists = "".join(path.read_text("utf-8") for path in self._root.glob("var/lib/apt/lists/*_Packages"))
+        theirs = re.search(r"^Package: python3\n(?:.+\n)*?Version: (3\.\d+)\.", lists, re.M)
+        ours = f"3.{sys.version_info.minor}"
+        if theirs is None or theirs.group(1) != ours:
+            return f"the locked packages are installed for Python {ours}, and Debian's is {theirs.group(1) if theirs else 'unknown'}"
+        other = [line for line in _locked() if not line.specifier.contains(metadata.version(line.name), prereleases=True)]
+        return f"not as requirements.lock says: {', '.join(map(str, other))}" if other else ""
+
     def import_with_packages(self, address: str) -> str:
         """Make an image on which node-cpu's packages are installed, and return its name.
 
@@ -165,17 +175,6 @@ class Base:
 def packages_folder() -> Path:
     """Return the folder in which this Python has the locked packages."""
     return Path(str(metadata.distribution("torch").locate_file(""))).resolve()
-
-
-def packages_missing() -> str:
-    """Return why what this Python has is not what `Base`'s Python needs, or nothing."""
-    said = subprocess.run(["apt-cache", "show", "--no-all-versions", "python3"], capture_output=True, text=True, check=False).stdout
-    theirs = re.search(r"^Version: (3\.\d+)\.", said, re.M)
-    ours = f"3.{sys.version_info.minor}"
-    if theirs is None or theirs.group(1) != ours:
-        return f"the locked packages are installed for Python {ours}, and Debian's is {theirs.group(1) if theirs else 'unknown'}"
-    other = [line for line in _locked() if not line.specifier.contains(metadata.version(line.name), prereleases=True)]
-    return f"not as requirements.lock says: {', '.join(map(str, other))}" if other else ""
 
 
 def _locked() -> list[Requirement]:
