@@ -4,7 +4,8 @@ The zygote puts the filter on itself before it forks anything, whichever backend
 
 A deny list over the kernel's whole interface: what namespaces and missing capabilities don't cover (kernel keys, io_uring, tracing,
 shared-memory segments that outlive their process, new namespaces, sockets of families that no network namespace confines, such
-as ``AF_VSOCK`` and ``AF_ALG``; and calls by which the kernel comes to hold memory that no limit counts). A denied call fails with ``EPERM``; a foreign architecture's calls kill the process.
+as ``AF_VSOCK`` and ``AF_ALG``; and calls by which the kernel comes to hold memory that no limit counts). A denied call fails with
+``EPERM``; a foreign architecture's calls kill the process.
 """
 
 from __future__ import annotations
