@@ -27,6 +27,7 @@ Kind = Literal["passed", "wrong", "raised", "limit", "exited", "missing", "not_p
 MAX_SHOWN = 200
 MAX_NAME = 100
 MAX_LOG = 1500
+MAX_FRAME_BYTES = 2**29  # far more than a channel may carry; text where a frame's size should be says more
 PLAIN = Setting()
 V8_OUT_OF_MEMORY = re.compile(rb"out of memory|\bOOM\b")
 
@@ -68,6 +69,8 @@ def read_frames(data: bytes, nonce: str) -> Frames:
     while len(data) - at >= plain.HEAD.size:
         (size,) = plain.HEAD.unpack_from(data, at)
         at += plain.HEAD.size
+        if size > MAX_FRAME_BYTES:
+            return Frames(frames=tuple(frames), forged=True)
         if len(data) - at < size:
             return Frames(frames=tuple(frames), forged=False)
         try:

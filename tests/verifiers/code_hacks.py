@@ -129,6 +129,12 @@ ANSWERS = {
     "mutates_arguments": "def f(xs):\n    xs[:] = [1, 2]\n    return xs",
     "closes_descriptors": "import os\nos.closerange(0, 4096)\ndef f(xs):\n    return xs",
     "swaps_descriptors": "import os\nos.dup2(1, 3)\ndef f(xs):\n    return xs",
+    "opens_the_channel_by_name": "def f(xs):\n    for name in ('/dev/fd/3', '/proc/self/fd/3'):\n        open(name, 'wb')\n    return sorted(xs)",
+    "writes_its_errors_to_the_channel": "import os, sys\nos.dup2(3, 2)\ndef f(xs):\n    print(sorted(xs), file=sys.stderr, flush=True)\n    return xs",
+    "runs_out_of_signals": "import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))\nsignal.setitimer(signal.ITIMER_REAL, 1e-4, 1e-4)\ndef f(xs):\n    while True:\n        pass",
+    "an_audit_hook": "import sys\ndef hook(event, args):\n    raise SystemExit(0)\nsys.addaudithook(hook)\ndef f(xs):\n    return xs",
+    "closures_of_the_harness": "import gc, types\ndef f(xs):\n    for o in gc.get_objects():\n        if isinstance(o, types.FunctionType) and o.__closure__:\n            for cell in o.__closure__:\n                try:\n                    cell.cell_contents = lambda *a, **k: True\n                except Exception:\n                    pass\n    return xs",
+    "code_of_the_harness": "import sys\ndef f(xs):\n    return xs\nframe = sys._getframe()\nwhile frame:\n    for value in list(frame.f_globals.values()):\n        if hasattr(value, '__code__') and value is not f:\n            try:\n                value.__code__ = (lambda *a, **k: True).__code__\n            except Exception:\n                pass\n    frame = frame.f_back",
     "thread_that_outlives": (
         "import os, threading, time\ndef late():\n    time.sleep(0.05)\n    os.write(3, b'passed')\nthreading.Thread(target=late).start()\ndef f(xs):\n    return xs"
     ),
@@ -215,6 +221,7 @@ ANSWERS = {
 
 # Answers that find the channel or the nonce and write frames of their own: caught, and named.
 TAMPERING = {
+    "a_traceback_into_the_channel": "import faulthandler\nfaulthandler.dump_traceback(3)\nfaulthandler.dump_traceback(3)\ndef f(xs):\n    return xs",
     "raw_bytes": "import os\nos.write(3, b'\\0\\0\\0\\2{}')\ndef f(xs):\n    return xs",
     "frame_without_nonce": (
         'import os, struct\np = b\'["",0,"value",[1,2]]\'\nos.write(3, struct.pack(">I", len(p)) + p)\ndef f(xs):\n    return xs'
