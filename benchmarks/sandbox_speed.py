@@ -2,7 +2,7 @@
 
 Run it with ``python benchmarks/sandbox_speed.py [--backend docker --runtime runsc] [--rounds N] [--executions N]``. The bare ones are the
 same interpreter with the same flags (no site, no cached bytecode) and ``python -c`` as people type it. All take turns, so that a busy
-machine slows all; a ratio of rates is the median over the rounds, with the smallest and the largest. CPU time is everything's: this
+machine slows all; a ratio of rates is the median over the rounds, with the smallest and the largest. An ``assert`` test takes two processes. CPU time is everything's: this
 process, the workers and their children (of a container, without its daemon).
 
 What bounds it: while a core is idle, forking, preparing and ending children keeps nobody waiting, and one execution at a time comes out
@@ -28,11 +28,12 @@ from pathlib import Path
 
 from flywheel.config import SandboxConfig
 from flywheel.sandbox import WarmPool, bootstrap, bubblewrap
-from flywheel.sandbox.judging import run_program
+from flywheel.sandbox.judging import run_asserts, run_program
 from flywheel.sandbox.process import family
 from flywheel.sandbox.worker import Worker
 
 IN_FLIGHT = (1, 2, 4, 8, 16, 32, 64)
+FUNCTION = "import time\ndef f(x):\n    end = time.thread_time() + 0.001\n    while time.thread_time() < end: pass\n    return x"
 PROGRAM = "import time\nend = time.thread_time() + 0.001\nwhile time.thread_time() < end: pass\nprint('ok')"
 FORKS = """
 import gc, os, resource, sys
@@ -135,6 +136,11 @@ def main() -> None:
         if result.stdout != b"ok\n":
             raise RuntimeError(f"the program did not run: {result}")
 
+    def assert_test() -> None:
+        (result,) = run_asserts(pool, FUNCTION, "f", ["assert f(1) == 1"], limits)
+        if not result.passed:
+            raise RuntimeError(f"the test did not pass: {result}")
+
     def bare(*line: str) -> Callable[[], object]:
         return lambda: subprocess.run([*line, PROGRAM], capture_output=True, check=True)
 
@@ -164,6 +170,13 @@ def main() -> None:
                 print(row(name, in_flight, [turns[name] for turns in rounds]) + versus, flush=True)
         for name, (ratio, in_flight) in best.items():
             print(f"most: {ratio:.1f} times the rate of {name!r}, with {in_flight} in flight")
+        asked = {"io": in_pool, "assert": assert_test, "bare": kinds["same flags"]}
+        taken = [{name: measure(work, told.executions, 1, workers) for name, work in asked.items()} for _ in range(told.rounds)]
+        p50 = {name: statistics.median(latency for turns in taken for latency in turns[name].latencies_s) for name in asked}
+        for name in ("io", "assert"):
+            print(
+                f"a test of kind {name!r} adds {1000 * (p50[name] - p50['bare']):.1f} ms to the same flags' p50 of {1000 * p50['bare']:.1f} ms"
+            )
         before = page_faults(workers)
         measure(in_pool, told.executions, 1, workers)
         print(f"page faults of one execution: {(page_faults(workers) - before) / told.executions:.0f}")
