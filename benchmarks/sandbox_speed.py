@@ -2,14 +2,15 @@
 
 Run it with ``python benchmarks/sandbox_speed.py [--backend docker --runtime runsc] [--rounds N] [--executions N]``. The bare ones are the
 same interpreter with the same flags (no site, no cached bytecode) and ``python -c`` as people type it. All take turns, so that a busy
-machine slows all; a ratio of rates is the median over the rounds, with the smallest and the largest. An ``assert`` test takes two processes. CPU time is everything's: this
-process, the workers and their children (of a container, without its daemon).
+machine slows all; a ratio of rates is the median over the rounds, with the smallest and the largest. CPU time is everything's: this
+process, the workers and their children (of a container, without its daemon). What an io test adds to a bare subprocess's latency, and an
+``assert`` test, which takes two processes, comes at the end.
 
 What bounds it: while a core is idle, forking, preparing and ending children keeps nobody waiting, and one execution at a time comes out
 fastest; on two cores at real-time priority (``chrt -f 10``), which that already fills, it had 4.3 times the rate of the same flags and 5.2
 times that of ``python -c``.
 Where no core is idle the ratio is that of the CPU times (2.4 and 2.8 with two in flight), and of an execution's 3 ms one is the test's own
-and most of the rest the kernel's, for the fork, for 430 page faults after it and for taking the memory apart: even a child of the barest
+and most of the rest the kernel's, for the fork, for 470 page faults after it and for taking the memory apart: even a child of the barest
 interpreter, forked to run the same program, costs 2 ms, a quarter of what a bare subprocess does. The last lines print these.
 """
 
@@ -174,9 +175,8 @@ def main() -> None:
         taken = [{name: measure(work, told.executions, 1, workers) for name, work in asked.items()} for _ in range(told.rounds)]
         p50 = {name: statistics.median(latency for turns in taken for latency in turns[name].latencies_s) for name in asked}
         for name in ("io", "assert"):
-            print(
-                f"a test of kind {name!r} adds {1000 * (p50[name] - p50['bare']):.1f} ms to the same flags' p50 of {1000 * p50['bare']:.1f} ms"
-            )
+            added_ms = 1000 * (p50[name] - p50["bare"])
+            print(f"p50 of an {name} test: {added_ms:+.1f} ms to that of 'same flags', {1000 * p50['bare']:.1f} ms")
         before = page_faults(workers)
         measure(in_pool, told.executions, 1, workers)
         print(f"page faults of one execution: {(page_faults(workers) - before) / told.executions:.0f}")
