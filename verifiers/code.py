@@ -6,11 +6,12 @@ wall-clock time is limited more generously, so that a busy machine fails nobody.
 execution: evidence shows what public tests got, expected and printed, and of hidden tests only how they failed.
 An answer that is no source as it stands may be Markdown with the source between fences (`flywheel.sandbox.inside.fences`).
 
-``call`` tests compare plain data strictly (`flywheel.sandbox.inside.plain.same`): types count, a tuple equals a list. The source of
-``assert`` tests runs in a sandbox of its own, where the answer's functions are proxies that pass plain data by value, iterators (ranges
-and a dictionary's views too) as their first items. A function that returns None may change its arguments in place; the answer's own
-classes can't be tested (but see ``handles`` in the payload, a mode of lower trust). A test that passes or fails without calling the
-answer can't judge it, nor can a prelude that fails by itself: that is the task's fault, and a `ValueError`.
+``call`` tests compare plain data strictly (`flywheel.sandbox.inside.plain.same`): types count, a tuple equals a list. ``io`` tests
+compare lines, or numbers where a test says so (`flywheel.sandbox.outputs`). The source of ``assert`` tests runs in a sandbox of its own,
+where the answer's functions are proxies that pass plain data by value, iterators (ranges and a dictionary's views too) as their first
+items. A function that returns None may change its arguments in place; the answer's own classes can't be tested (but see ``handles`` in
+the payload, a mode of lower trust). A test that passes or fails without calling the answer can't judge it, nor can a prelude that fails
+by itself: that is the task's fault, and a `ValueError`.
 """
 
 from __future__ import annotations
