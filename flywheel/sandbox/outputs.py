@@ -17,7 +17,7 @@ Comparison = Literal["exact", "numbers"]
 COMPARISONS: tuple[Comparison, ...] = get_args(Comparison)
 RELATIVE, ABSOLUTE = 1e-5, 1e-8
 # Not what `float` takes: no underscores, no digits of other scripts, no infinity, no exponent that takes long to work with.
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 _SPACE = re.compile(r"[ \t\r\f\v]+")
 

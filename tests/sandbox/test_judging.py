@@ -141,6 +141,11 @@ def test_outputs_are_compared_as_numbers_where_a_test_says_so(got: str, expected
     assert same_output(got, expected, "numbers") is same
 
 
+def test_a_long_word_is_compared_in_time_linear_in_its_length() -> None:
+    assert not same_output("9" * 2_000_000 + "x", "1.5", "numbers")  # squared, this would take an hour
+    assert not same_output("9" * 2_000_000, "1.5", "numbers")
+
+
 def test_values_are_shown_in_the_languages_own_manner() -> None:
     assert show([None, True, "a"]) == "[None, True, 'a']"
     assert show([None, True, "a"], LANGUAGES["javascript"]) == '[null, true, "a"]'
