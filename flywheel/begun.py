@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from flywheel.config import FROM_STAGE, Recipe
-from flywheel.run_folder import writing
+from flywheel.run_folder import write_whole
 from flywheel.trainer.checkpoints import checkpoint_step, latest_checkpoint
 
 NOTE = "begun.json"
@@ -47,11 +47,8 @@ def write_begun(run_dir: Path, recipe: Recipe, model: str) -> None:
     Raises:
         StoreError: the disk is full or read-only.
     """
-    scratch = run_dir / f".{NOTE}"
     found = Begun(model=str(Path(model).resolve()) if Path(model).is_dir() else model, made_by=_made_by(recipe))
-    with writing(run_dir):
-        scratch.write_text(json.dumps(asdict(found), indent=2), "utf-8")
-        scratch.replace(run_dir / NOTE)
+    write_whole(run_dir / NOTE, json.dumps(asdict(found), indent=2))
 
 
 def refusals(run_dir: Path, recipe: Recipe) -> Iterator[str]:

@@ -23,7 +23,7 @@ from flywheel.config import Recipe
 from flywheel.contracts import WeightUpdate
 from flywheel.errors import ConfigError, FlywheelError
 from flywheel.recipe import load_recipe, split_overrides
-from flywheel.run_folder import RunFolder
+from flywheel.run_folder import RunFolder, check_place, write_whole
 from flywheel.types import to_json
 
 
@@ -60,8 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if min(args.k) < 1 or max(args.k) > samples:
             raise ConfigError(f"--k {args.k} with {samples} samples a task: expected 1 <= k <= samples")
-        if args.json is not None and (args.json.is_dir() or not args.json.parent.is_dir()):
-            raise ConfigError(f"--json {args.json}: expected the path of a file in a folder that exists")
+        if args.json is not None:
+            check_place(args.json, "--json")
         target = find_target(args.target, args.recipe, overrides)
         if problems := preflight.check(target.checkable, Path(tempfile.gettempdir()), demonstrates=False):
             raise ConfigError(*problems)
@@ -169,10 +169,7 @@ def _evaluate(target: Target, ks: Sequence[int], out: Path | None) -> None:
         print(f"{evaluation.num_masked} attempts broke through nobody's fault and are left out")
     if out:
         found = {"target": target.model, "evaluation": evaluation, "pass_at": {str(k): e for k, e in estimates.items()}}
-        try:
-            out.write_text(to_json(found), "utf-8")
-        except OSError as error:
-            raise FlywheelError(f"--json {out}: can't be written: {error.strerror}") from None
+        write_whole(out, to_json(found))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,41 @@ def writing(path: Path) -> Iterator[None]:
         why = refusal.strerror if isinstance(refusal, OSError) and refusal.strerror else str(refusal).splitlines()[0]
         where = refusal.filename if isinstance(refusal, OSError) and refusal.filename else path
         raise StoreError(f"{where}: can't be written: {why}; is the disk full, or the folder read-only?") from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file whole or not at all, by a rename; it is on the disk when this returns. A pipe or a device gets the text as it is.
+
+    Raises:
+        StoreError: the place can't be written, or the disk is full.
+    """
+    path = path.resolve() if path.is_symlink() and path.is_file() else path  # the link stays
+    is_stream = path.exists() and not (path.is_file() or path.is_dir())
+    scratch = path if is_stream else path.with_name(f".{path.name}.part")
+    try:
+        with scratch.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            if not is_stream:
+                os.fsync(file.fileno())
+                scratch.replace(path)
+    except OSError as error:
+        hint = "; is the disk full, or the folder read-only?" if _is_refusal(error) else ""
+        raise StoreError(f"{path}: can't be written: {error.strerror}{hint}") from error
+    finally:
+        if not is_stream:
+            with contextlib.suppress(OSError):
+                scratch.unlink(missing_ok=True)
+
+
+def check_place(path: Path, option: str) -> None:
+    """Refuse a place that no file can be written to, before what it is for has taken its time.
+
+    Raises:
+        ConfigError: it is a folder, or lies in none that is there and can be written.
+    """
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ConfigError(f"{option} {path}: expected the path of a file in a folder that exists and can be written")
 
 
 def _is_refusal(error: BaseException) -> bool:
@@ -113,12 +149,10 @@ class RunFolder:
         Raises:
             ConfigError: the folder can't be written.
         """
-        new = self.path / ".recipe.toml"
         try:
-            new.write_text(to_toml(self.recipe), "utf-8")
-            new.replace(self.path / "recipe.toml")
-        except OSError as error:
-            raise ConfigError(f"the run folder {self.path} can't be written: {error.strerror}") from None
+            write_whole(self.path / "recipe.toml", to_toml(self.recipe))
+        except StoreError as error:
+            raise ConfigError(str(error)) from None
 
     @property
     def logs(self) -> Path:

@@ -47,8 +47,11 @@ def test_a_run_with_pass_at_k_and_intervals(home: Path, whole: tuple[Path, str],
 
 def test_a_checkpoint(in_home: Path, whole: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint = whole[0] / "checkpoints" / "step-4"
+    (tmp_path / "out.json").write_text("earlier scores")
+    (tmp_path / "earlier.json").hardlink_to(tmp_path / "out.json")
     assert command.main([str(checkpoint), "--json", str(tmp_path / "out.json"), "--tasks", "3"]) == 0
     assert "pass@1 (95 %)" in capsys.readouterr().out
+    assert (tmp_path / "earlier.json").read_text() == "earlier scores"  # the new ones took their place by a rename
     found = json.loads((tmp_path / "out.json").read_text())
     assert (found["evaluation"]["step"], found["target"]) == (4, str(checkpoint))
 

@@ -17,9 +17,9 @@ from flywheel.audit.findings import Finding, shown
 from flywheel.audit.leaks import find_leaks
 from flywheel.audit.reverify import reverify, verdict_findings
 from flywheel.audit.signs import find_signs
-from flywheel.errors import FlywheelError
+from flywheel.errors import FlywheelError, StoreError
 from flywheel.rollout.stage import Stage
-from flywheel.run_folder import RunFolder
+from flywheel.run_folder import RunFolder, check_place, write_whole
 from flywheel.store.journal import Journal
 from flywheel.store.reader import Reader
 from flywheel.tasks.source import TaskSource
@@ -44,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.sample < 1 or not 0 <= args.max_flaky <= 1:
         parser.error("--sample must be at least 1 and --max-flaky a share between 0 and 1")
     try:
+        if args.json is not None:
+            check_place(args.json, "--json")
         findings = audit(
             args.run, sample=None if args.all else args.sample, seed=args.seed, max_flaky=args.max_flaky, raise_tiers=args.raise_tiers
         )
@@ -53,11 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     print(shown(findings))
-    if args.json:
+    if args.json is not None:
         try:
-            args.json.write_text(json.dumps([asdict(finding) for finding in findings], indent=2), "utf-8")
-        except OSError as error:
-            print(f"error: --json {args.json}: can't be written: {error.strerror}", file=sys.stderr)
+            write_whole(args.json, json.dumps([asdict(finding) for finding in findings], indent=2))
+        except StoreError as error:
+            print(f"error: --json {error}", file=sys.stderr)
             return 2
     bad = ("fail", "warn") if args.strict else ("fail",)
     return int(any(finding.level in bad for finding in findings))

@@ -7,14 +7,13 @@ say), but not on another model.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flywheel.errors import ConfigError
-from flywheel.run_folder import writing
+from flywheel.run_folder import write_whole
 
 if TYPE_CHECKING:
     from flywheel.pipeline.plan import StagePlan
@@ -50,7 +49,7 @@ def made_by(folder: Path) -> Path | None:
 
 def begin(folder: Path, inputs: str) -> None:
     """Note what a stage builds on."""
-    _write(folder / BEGUN, inputs)
+    write_whole(folder / BEGUN, inputs)
 
 
 def write_note(folder: Path, note: StageNote) -> None:
@@ -59,7 +58,7 @@ def write_note(folder: Path, note: StageNote) -> None:
     Raises:
         StoreError: the disk is full or read-only.
     """
-    _write(folder / MARKER, json.dumps(asdict(note), indent=2))
+    write_whole(folder / MARKER, json.dumps(asdict(note), indent=2))
 
 
 def finished_stages(plans: Sequence[StagePlan], root: Path) -> dict[str, StageNote]:
@@ -88,13 +87,3 @@ def finished_stages(plans: Sequence[StagePlan], root: Path) -> dict[str, StageNo
     if problems:
         raise ConfigError(*problems)
     return notes
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    scratch = path.with_name(f".{path.name}")
-    with writing(path.parent), scratch.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-        scratch.replace(path)

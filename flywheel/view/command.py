@@ -11,7 +11,8 @@ from pathlib import Path
 
 import uvicorn
 
-from flywheel.errors import StoreError
+from flywheel.errors import FlywheelError, StoreError
+from flywheel.run_folder import check_place, write_whole
 from flywheel.view.app import make_app
 from flywheel.view.data import RunData
 from flywheel.view.export import export_html
@@ -32,23 +33,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not 0 <= args.port < 2**16:
         parser.error(f"--port is {args.port}, expected 0 to {2**16 - 1}")
     try:
+        if args.export is not None:
+            check_place(args.export, "--export")
         data = RunData(args.run)
-    except StoreError as error:
+    except FlywheelError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     try:
-        return _export(data, args.export, args.groups) if args.export else _serve(data, args.port)
+        return _export(data, args.export, args.groups) if args.export is not None else _serve(data, args.port)
     finally:
         data.close()
 
 
 def _export(data: RunData, path: Path, num_groups: int) -> int:
     try:
-        path.write_text(export_html(data, num_groups), "utf-8")
-    except (OSError, StoreError) as error:
-        print(f"error: {path}: {error}", file=sys.stderr)
+        page = export_html(data, num_groups)
+        write_whole(path, page)
+    except StoreError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
+    print(f"{path}: {len(page.encode()) / 2**20:.1f} MiB")
     return 0
 
 

@@ -82,7 +82,10 @@ def as_solved(experience: Experience) -> Experience:
 
 def test_a_sound_run_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = write_run(tmp_path / "run")
+    (tmp_path / "out.json").write_text("earlier findings")
+    (tmp_path / "earlier.json").hardlink_to(tmp_path / "out.json")
     assert main([str(run), "--strict", "--json", str(tmp_path / "out.json")]) == 0
+    assert (tmp_path / "earlier.json").read_text() == "earlier findings"  # the new ones took their place by a rename
     said = capsys.readouterr().out
     assert "192 of 192 verdicts that trained are the same again" in said
     assert said.splitlines()[-1].startswith("0 failed, 0 warnings")
@@ -221,6 +224,8 @@ def test_agreement_can_raise_the_tier(tmp_path: Path) -> None:
 def test_what_can_not_be_audited(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path)]) == 2
     assert "no journal" in capsys.readouterr().err
+    assert main([str(tmp_path), "--json", str(tmp_path)]) == 2  # before anything is judged
+    assert "expected the path of a file" in capsys.readouterr().err
 
 
 def test_code_is_judged_again_in_a_real_sandbox(tmp_path: Path) -> None:

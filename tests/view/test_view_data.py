@@ -159,8 +159,11 @@ def test_another_host_name_is_refused(client: TestClient, host: str) -> None:
 
 
 def test_an_exported_page_holds_no_markup_of_the_policy_and_runs_only_its_own(run_dir: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out.html"
+    out, earlier = tmp_path / "out.html", tmp_path / "earlier.html"
+    out.write_text("an earlier page")
+    earlier.hardlink_to(out)
     assert main([str(run_dir), "--export", str(out), "--groups", "100"]) == 0
+    assert earlier.read_text() == "an earlier page"  # the new one took its place by a rename
     page = out.read_text()
     assert "onerror" in page  # it is there, as data
     assert re.search(r"<img|<script>window", page) is None
