@@ -10,8 +10,8 @@ import gymnasium
 import pytest
 
 from flywheel import registry
+from flywheel.testing.environment import EnvironmentContract
 from flywheel.tool_env import UnicodeText
-from tests.environment_contract import EnvironmentContract
 from tests.envs.lean_oracle import learning
 
 

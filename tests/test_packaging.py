@@ -28,6 +28,8 @@ from flywheel.recipe import load_recipe, shipped_recipes
 for kind in get_args(registry.Kind):
     for name in registry.names(kind):
         registry.resolve(kind, name)
+from flywheel.testing.environment import EnvironmentContract
+from flywheel.testing.relabeller import check_relabeller
 from flywheel.view.app import STATIC, static
 assert all(static(name) for name in ["index.html", *STATIC])
 recipes = shipped_recipes()

@@ -35,7 +35,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "judge tasks",
         "rollout verify routes",
         "hindsight router serving",
-        "trainer export",
+        "trainer export testing",
         "recipe_names memory_plan prepare begun evaluation batches service",
         "preflight distill",
         "supervisor",
@@ -58,6 +58,7 @@ ONLY_IN = {
     "trl": ("flywheel/trainer/*.py",),
     "vllm": ("flywheel/inference/vllm*.py",),
     "wandb": ("flywheel/monitor/wandb*.py",),
+    "pytest": ("flywheel/testing/*.py",),
 }
 MAX_LINES = 500
 # Run as a program or loaded by another library, hence never imported.
@@ -69,7 +70,7 @@ DISTRIBUTIONS = {
     "yaml": "pyyaml",
     "markdown_it": "markdown-it-py",
 }
-OPTIONAL = {"docker", "lean-dojo", "mistral_common", "reasoning_gym", "vllm"}
+OPTIONAL = {"docker", "lean-dojo", "mistral_common", "pytest", "reasoning_gym", "vllm"}
 
 
 def sources(*folders: str) -> list[Path]:

@@ -11,8 +11,8 @@ from gymnasium.utils.env_checker import check_env
 
 from flywheel.errors import NotRelabelledError
 from flywheel.hindsight.goals import GoalRelabeller, Strategy
+from flywheel.testing.environment import EnvironmentContract
 from flywheel.types import Task, Trajectory, Turn, Verdict
-from tests.environment_contract import EnvironmentContract
 from tests.hindsight.attempts import collected, harvested, recipe_of, said
 from tests.hindsight.grid import Grid
 from tests.scripted import call

@@ -13,10 +13,10 @@ from flywheel.envs.chemistry.relabel import ChemistryRelabeller
 from flywheel.envs.code.families import FAMILIES
 from flywheel.envs.code.relabel import ProgramRelabeller
 from flywheel.hindsight.goals import GoalRelabeller
+from flywheel.testing.relabeller import Attempt, check_relabeller
 from flywheel.types import Task, Trajectory, Turn, Verdict
 from flywheel.verifiers.chemistry_pool import acquire_shared, release_shared
 from tests.hindsight.grid import Grid
-from tests.hindsight.relabeller_contract import Attempt, check_relabeller
 from tests.hindsight.test_programs import FREE, STEPPED
 
 FAILED = Verdict(outcome="failed", reward=0.0, checks=(), evidence="", verifier="any", verifier_version="1")

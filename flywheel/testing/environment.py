@@ -1,7 +1,13 @@
-"""The contract of an environment as a class of tests: subclass it as ``TestMine(EnvironmentContract)`` and set `target`.
+"""The contract of an environment as a class of tests for pytest.
 
-It holds for anything that flywheel can train on, a plain `gymnasium.Env` with text in and text out among them. Authors of plug-ins
-can run it on theirs.
+In a file of your own:
+
+    from flywheel.testing.environment import EnvironmentContract
+
+    class TestMine(EnvironmentContract):
+        target = "my_env:Mine"
+
+It holds for anything that flywheel can train on, a plain `gymnasium.Env` with text in and text out among them.
 """
 
 from __future__ import annotations

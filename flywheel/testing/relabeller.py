@@ -1,4 +1,4 @@
-"""What holds for any relabeller; whose environment is a plug-in can import `check_relabeller` and run it, too."""
+"""What holds for any relabeller, those of plug-ins among them."""
 
 from __future__ import annotations
 
