@@ -1,7 +1,9 @@
 """`ToolEnv`: write an environment by writing its tools as methods.
 
 Every public method of a subclass that has a docstring and typed parameters is a tool; its JSON schema comes from the
-signature. An action is one tool call as JSON, ``{"name": …, "arguments": {…}}``; whatever a model family's own syntax is has
+signature. No tools are methods whose names begin with an underscore, static and class methods, properties, members of `ToolEnv` and
+of Gymnasium that are written anew, and typed methods without a docstring; a public method that lacks a parameter's type is refused.
+An action is one tool call as JSON, ``{"name": …, "arguments": {…}}``; whatever a model family's own syntax is has
 been parsed before it gets here. A nonsense action is a turn with an error message, never an exception.
 """
 
@@ -61,15 +63,19 @@ class _Tool:
 
     def __init__(self, method: Callable[..., str]) -> None:
         self.method = method
-        hints = get_type_hints(method)
         doc = inspect.getdoc(method) or ""
         described = dict(re.findall(r"^\s+(\w+): (.+)$", doc, flags=re.M))
-        fields: dict[str, Any] = {
-            name: (hints[name], Field(... if p.default is p.empty else p.default, description=described.get(name)))
-            for name, p in inspect.signature(method).parameters.items()
-        }
-        self.model: type[BaseModel] = create_model(method.__name__, __config__=ConfigDict(extra="forbid"), **fields)
-        parameters = self.model.model_json_schema()
+        try:
+            hints = get_type_hints(method)
+            fields: dict[str, Any] = {
+                name: (hints[name], Field(... if p.default is p.empty else p.default, description=described.get(name)))
+                for name, p in inspect.signature(method).parameters.items()
+            }
+            self.model: type[BaseModel] = create_model(method.__name__, __config__=ConfigDict(extra="forbid"), **fields)
+            parameters = self.model.model_json_schema()
+        except Exception as error:  # pydantic raises all sorts of things for types that it does not know, as names may for themselves
+            why = str(error).splitlines()[0]
+            raise TypeError(f"{method.__qualname__}: its parameters' types make no JSON schema, so it can be no tool: {why}") from error
         parameters.pop("title", None)
         for spec in parameters.get("properties", {}).values():
             spec.pop("title", None)
@@ -97,6 +103,16 @@ def _fits(function: Callable[..., Any], member: Any) -> bool:
     )
 
 
+def _misfit(function: Callable[..., Any]) -> str | None:
+    """Return what keeps a public method from being a tool though it looks like one; None where it is one or is none."""
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    if untyped := [p.name for p in parameters if p.annotation is p.empty]:
+        return f"{', '.join(untyped)} {'have' if len(untyped) > 1 else 'has'} no type"
+    if function.__doc__ and any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD, p.POSITIONAL_ONLY) for p in parameters):
+        return "a call names each argument, so *, ** and / can't be used"
+    return "a tool is called without await" if function.__doc__ and inspect.iscoroutinefunction(function) else None
+
+
 def _spelled(annotation: Any) -> str:
     return annotation if isinstance(annotation, str) else str(getattr(annotation, "__name__", annotation))
 
@@ -120,15 +136,23 @@ class ToolEnv(gymnasium.Env[str, str]):
     record_formats: ClassVar[Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Refuse a tool that would take the place of a member of this class without a word.
+        """Refuse a tool that would take the place of a member of this class without a word, or would be none without a word.
 
         Raises:
-            TypeError: a method has a member's name and other arguments.
+            TypeError: a method has a member's name and other arguments, or is public and lacks a type.
         """
         super().__init_subclass__(**kwargs)
         for name, function in vars(cls).items():
-            if inspect.isfunction(function) and hasattr(ToolEnv, name) and not _fits(function, getattr(ToolEnv, name)):
-                raise TypeError(f"{cls.__name__}.{name}: a member of ToolEnv has this name, so it can be no tool; choose another one")
+            if not inspect.isfunction(function):
+                continue
+            if hasattr(ToolEnv, name):
+                if not _fits(function, getattr(ToolEnv, name)):
+                    raise TypeError(f"{cls.__name__}.{name}: a member of ToolEnv has this name, so it can be no tool; choose another one")
+            elif not name.startswith("_") and (why := _misfit(function)):
+                raise TypeError(
+                    f"{cls.__name__}.{name}: public methods are tools, and of this one {why}; "
+                    f"mend that, or call it _{name} if the policy is not to call it"
+                )
 
     def __init__(self, *, judge: bool = True) -> None:
         self.observation_space = UnicodeText()
@@ -295,10 +319,8 @@ class ToolEnv(gymnasium.Env[str, str]):
 
     def _find_tools(self) -> dict[str, _Tool]:
         tools = {}
-        for name, function in inspect.getmembers(type(self), inspect.isfunction):
-            if name.startswith("_") or hasattr(ToolEnv, name):
+        for name, function in inspect.getmembers_static(type(self), inspect.isfunction):
+            if name.startswith("_") or hasattr(ToolEnv, name) or not function.__doc__ or _misfit(function):
                 continue
-            parameters = list(inspect.signature(function).parameters.values())[1:]
-            if function.__doc__ and all(p.annotation is not p.empty for p in parameters):
-                tools[name] = _Tool(getattr(self, name))
+            tools[name] = _Tool(getattr(self, name))
         return tools

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import json
 from typing import Literal
 
@@ -42,6 +44,16 @@ class Counter(ToolEnv):
 
     def undocumented(self, x: int) -> str:
         return ""
+
+    @staticmethod
+    def half(count: int) -> int:
+        """Return half of it; a function for others to use, and no tool."""
+        return count // 2
+
+    @classmethod
+    def made(cls, count: int) -> Counter:
+        """Make one; no tool, either."""
+        return cls()
 
 
 def act(name: str, **arguments: object) -> str:
@@ -138,4 +150,50 @@ def test_a_member_may_be_written_anew() -> None:
         def close(self) -> None:
             """Close."""
 
-    assert Quiz().tools == []
+        def submit(self) -> None:
+            """End."""
+
+    assert [tool["function"]["name"] for tool in Quiz().tools] == ["submit"]
+
+
+@pytest.mark.parametrize(
+    ("method", "why"),
+    [
+        ("def look(self, at, how: str, far) -> str: 'Look.'", "at, far have no type; mend that, or call it _look if the policy is not"),
+        ("def submit(self, answer): self.end()", "answer has no type"),
+        ("def look(self, *places: str) -> str: 'Look.'", r"a call names each argument, so \*, \*\* and / can't be used"),
+        ("async def look(self, at: str) -> str: 'Look.'", "a tool is called without await"),
+    ],
+)
+def test_a_method_that_looks_like_a_tool_and_can_be_none_is_refused(method: str, why: str) -> None:
+    with pytest.raises(TypeError, match=rf"Quiz\.\w+: public methods are tools, and of this one {why}"):
+        exec(f"class Quiz(ToolEnv):\n    {method}", {"ToolEnv": ToolEnv})
+
+
+def test_helpers_are_no_tools_and_break_nothing() -> None:
+    class Board:
+        def neighbours(self, cell):  # type: ignore[no-untyped-def]
+            """Of another library, whose manner is its own."""
+
+    class Quiz(Board, ToolEnv):
+        def _near(self, cell):  # type: ignore[no-untyped-def]
+            """Begins with an underscore."""
+
+        def submit(self) -> None:
+            """End."""
+
+    assert [tool["function"]["name"] for tool in Quiz().tools] == ["submit"]
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ("def submit(self, answer: object()): 'End.'", r"Quiz\.submit: its parameters' types make no JSON schema"),
+        ("def submit(self, answer: 'Answer'): 'End.'", r"Quiz\.submit: .* it can be no tool: name 'Answer' is not defined"),
+    ],
+)
+def test_a_tool_whose_types_say_nothing_is_refused(body: str, why: str) -> None:
+    found: dict[str, type[ToolEnv]] = {}
+    exec(f"class Quiz(ToolEnv):\n    {body}", {"ToolEnv": ToolEnv}, found)
+    with pytest.raises(TypeError, match=why):
+        found["Quiz"]()

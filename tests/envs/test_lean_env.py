@@ -55,6 +55,7 @@ def swap() -> Task:
 
 
 def test_a_proof_is_stepped_and_submitted(env: LeanEnv) -> None:
+    assert [tool["function"]["name"] for tool in env.tools] == ["goals", "search", "submit", "tactic", "undo"]
     env.reset(options={"task": swap()})
     assert "q ∧ p" in call(env, "goals")[0]
     assert call(env, "tactic", text="constructor")[0].startswith("step : 0") or "⊢" in call(env, "goals")[0]
