@@ -210,8 +210,8 @@ class FamilyConfig(Section):
 class DatasetConfig(Section):
     """``[environments.NAME.dataset]``: rows of a Hugging Face data set as tasks (flywheel/tasks/datasets.py).
 
-    In `prompt` and in the texts inside `payload`, ``{column}`` stands for a column's value; a text that is nothing else becomes the
-    value itself, whatever its type. Without both, the rows are task records.
+    In `prompt` and in the texts inside `payload`, ``{column}`` stands for a column's value, which must not be empty there; a text of
+    the payload that is nothing else becomes the value itself, whatever its type. Without both, the rows are task records.
     """
 
     path: str = Field(description="A hub id, a folder (save_to_disk, or data files), or a .parquet, .json, .jsonl or .csv file.")

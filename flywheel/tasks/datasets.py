@@ -59,7 +59,7 @@ def row_task(config: DatasetConfig, row: Mapping[str, Any], env: str, convert: C
             if isinstance(record.get(name), str):
                 record[name] = json.loads(record[name])
         return record_task(convert(record), env, check)
-    prompt = _filled(config.prompt or "{prompt}", row)
+    prompt = _text(config.prompt or "{prompt}", row)
     return record_task({"prompt": prompt, "payload": _filled(config.payload or {}, row)}, env, check)
 
 
@@ -97,9 +97,18 @@ def _filled(template: Any, row: Mapping[str, Any]) -> Any:
     if not isinstance(template, str):
         return template
     whole = _COLUMN.fullmatch(template)
-    if whole is not None:
-        return _column(whole[1], row)
-    return _COLUMN.sub(lambda found: str(_column(found[1], row)), template)
+    return _column(whole[1], row) if whole is not None else _text(template, row)
+
+
+def _text(template: str, row: Mapping[str, Any]) -> str:
+    """Return a text with its ``{column}`` filled in; a column that says nothing would be the word None in it."""
+
+    def said(found: re.Match[str]) -> str:
+        if (value := _column(found[1], row)) is None:
+            raise ValueError(f"column {found[1]!r} is empty, and {template!r} needs it; fill it, or leave the row out")
+        return str(value)
+
+    return _COLUMN.sub(said, template)
 
 
 def _column(name: str, row: Mapping[str, Any]) -> Any:

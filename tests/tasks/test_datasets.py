@@ -84,6 +84,23 @@ def test_a_split_that_is_not_there_and_a_file_that_is_broken(tmp_path: Path) -> 
         load(tmp_path / "ragged.csv")
 
 
+def test_an_empty_column_is_no_text_but_may_be_a_payloads_null(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("question,answer\nSay 0.,0\n,\n")
+    with pytest.raises(ConfigError, match=r"row 1 of '.*rows\.csv': column 'question' is empty, and 'Q: \{question\}' needs it; fill it"):
+        load(tmp_path / "rows.csv", payload={"number": "{answer}"})
+    with pytest.raises(ConfigError, match=r"row 1 .*column 'question' is empty"):
+        load(tmp_path / "rows.csv", prompt="{question}", payload={})
+    with pytest.raises(ConfigError, match=r"row 1 .*column 'answer' is empty"):
+        load(tmp_path / "rows.csv", prompt="Say.", payload={"nested": ["it is {answer}"]})
+    tasks = load(tmp_path / "rows.csv", prompt="Say.", payload={"number": "{answer}"})
+    assert [task.payload["number"] for task in tasks] == [0, None]
+
+
+def test_a_prompt_is_text_whatever_its_column_holds(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("number\n7\n")
+    assert [task.prompt for task in load(tmp_path / "rows.csv", prompt="{number}", payload={})] == ["7"]
+
+
 def test_a_file_and_a_data_set_are_one_too_many() -> None:
     environments = {"n": {"use": "x:Y", "tasks_file": "a.jsonl", "dataset": {"path": "b"}}}
     with pytest.raises(ValueError, match="keep one"):
