@@ -16,6 +16,7 @@ from flywheel.types import Outcome
 
 Destination = Literal["grpo", "distill", "repair", "hindsight", "retry", "replay", "quarantine", "no_signal"]
 Attack = Literal["tampered", "kills_grader"]
+KEPT: Destination = "distill"  # where a collect stage sends what it keeps
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,6 +17,7 @@ from flywheel.audit.findings import Finding, shown
 from flywheel.audit.leaks import find_leaks
 from flywheel.audit.reverify import reverify, verdict_findings
 from flywheel.audit.signs import find_signs
+from flywheel.audit.taught import taught
 from flywheel.errors import FlywheelError, StoreError
 from flywheel.rollout.stage import Stage
 from flywheel.run_folder import RunFolder, check_place, write_whole
@@ -32,7 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument("--sample", type=int, default=200, help="attempts to judge again (default: %(default)s)")
-    parser.add_argument("--all", action="store_true", help="judge every attempt that trained again")
+    parser.add_argument(
+        "--all", action="store_true", help="judge every attempt that trained (of a collect stage: that was kept to train on) again"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument(
         "--max-flaky", type=float, default=0.0, metavar="SHARE", help="changed verdicts to put up with (default: %(default)s)"
@@ -84,14 +87,14 @@ def audit(run_dir: Path, *, sample: int | None, seed: int = 0, max_flaky: float 
             return [Finding(level="fail", name="store", text=problem) for problem in damage]
         findings = [Finding(level="ok", name="store", text="the journal and every shard are what was sealed")]
         sandbox.configure(recipe.sandbox)
-        stage = Stage(recipe)
+        lessons, stage = taught(reader), Stage(recipe)
         try:
-            checked = reverify(reader, stage.verifiers, sample=sample, seed=seed, threads=recipe.sandbox.workers)
-            findings += verdict_findings(reader, checked, stage.verifiers, max_flaky=max_flaky)
+            checked = reverify(reader, lessons, stage.verifiers, sample=sample, seed=seed, threads=recipe.sandbox.workers)
+            findings += verdict_findings(reader, lessons, checked, stage.verifiers, max_flaky=max_flaky)
         finally:
             stage.close()
             sandbox.close_shared()
-        findings += find_leaks(reader, TaskSource(recipe), recipe.evaluation.tasks_per_environment)
+        findings += find_leaks(reader, lessons, TaskSource(recipe), recipe.evaluation.tasks_per_environment)
         findings += find_signs(reader, run_dir, checked)
     if raise_tiers:
         journal = Journal(run_dir)

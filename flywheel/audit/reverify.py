@@ -1,4 +1,4 @@
-"""Judges attempts that trained again, in fresh sandboxes, and says where the verdict is another one."""
+"""Judges attempts that taught again, in fresh sandboxes, and says where the verdict is another one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from flywheel.audit.findings import Finding, Level
+from flywheel.audit.taught import Taught
 from flywheel.contracts import Verifier
 from flywheel.judge import judge
 from flywheel.store.reader import AttemptInfo, Reader
@@ -19,7 +20,7 @@ JUDGED = ("solved", "failed", "tampered")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rechecked:
-    """An attempt that trained and the outcomes of judging it again: once where it agreed, else twice."""
+    """An attempt that taught and the outcomes of judging it again: once where it agreed, else twice."""
 
     info: AttemptInfo
     outcomes: tuple[Outcome, ...]
@@ -31,26 +32,28 @@ class Rechecked:
 
     @property
     def agrees(self) -> bool:
-        """Whether the verdict is the one that trained."""
+        """Whether the verdict is the one that taught."""
         return self.is_judged and self.outcomes[0] == self.info.outcome
 
 
-def reverify(reader: Reader, verifiers: Mapping[str, Verifier], *, sample: int | None, seed: int, threads: int) -> list[Rechecked]:
-    """Judge attempts that trained again, in order of writing.
+def reverify(
+    reader: Reader, lessons: Taught, verifiers: Mapping[str, Verifier], *, sample: int | None, seed: int, threads: int
+) -> list[Rechecked]:
+    """Judge attempts that taught again, in order of writing.
 
     Args:
         reader: The store.
+        lessons: The attempts that taught.
         verifiers: By environment; attempts of others are left out.
         sample: How many, drawn evenly over the run by `seed`; None: all.
         seed: Picks the sample.
         threads: How many at once.
     """
-    trained = {experience_id for (experience_id,) in reader.query("SELECT DISTINCT experience_id FROM trained")}
     # What never got to a verifier (`truncated`, a limit of the rollout's) has no verdict to repeat.
     usable = [
         info
         for info in reader.attempts(readable=True)
-        if info.id in trained and info.env in verifiers and info.outcome in JUDGED and info.verifier == verifiers[info.env].name
+        if info.id in lessons.ids and info.env in verifiers and info.outcome in JUDGED and info.verifier == verifiers[info.env].name
     ]
     places = range(len(usable))
     chosen = places if sample is None or sample >= len(usable) else sorted(random.Random(seed).sample(places, sample))
@@ -58,19 +61,21 @@ def reverify(reader: Reader, verifiers: Mapping[str, Verifier], *, sample: int |
         return list(pool.map(lambda info: _again(reader, verifiers[info.env], info), [usable[at] for at in chosen]))
 
 
-def verdict_findings(reader: Reader, checked: Sequence[Rechecked], verifiers: Mapping[str, Verifier], *, max_flaky: float) -> list[Finding]:
+def verdict_findings(
+    reader: Reader, lessons: Taught, checked: Sequence[Rechecked], verifiers: Mapping[str, Verifier], *, max_flaky: float
+) -> list[Finding]:
     """Return what judging again says, and whether verifiers have changed since."""
     findings = []
     judged = [found for found in checked if found.is_judged]
     changed = [found for found in judged if not found.agrees]
     broken = [found for found in checked if not found.is_judged]
     if not checked:
-        findings.append(Finding(level="warn", name="re-verified", text="no attempt that trained could be judged again"))
+        findings.append(Finding(level="warn", name="re-verified", text=f"no attempt that {lessons.how} could be judged again"))
     else:
         share = len(changed) / max(1, len(judged))
         flaky = [found for found in changed if len(set(found.outcomes)) > 1]
         kinds = Counter(f"{found.info.outcome} → {found.outcomes[0]} ({found.info.env}/{found.info.family})" for found in changed)
-        text = f"{len(judged) - len(changed)} of {len(judged)} verdicts that trained are the same again"
+        text = f"{len(judged) - len(changed)} of {len(judged)} verdicts that {lessons.how} are the same again"
         if changed:
             text += f"; {share:.1%} changed: {', '.join(f'{n} × {kind}' for kind, n in kinds.most_common())}"
             text += f"; {len(flaky)} of them changed once more at a third look" if flaky else ""

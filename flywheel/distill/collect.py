@@ -27,13 +27,13 @@ from flywheel.prepare import PolicyMaker
 from flywheel.rollout.groups import Traffic
 from flywheel.rollout.stage import Stage, environment_classes
 from flywheel.router import counted
+from flywheel.routes import KEPT
 from flywheel.run_folder import RunFolder
 from flywheel.serving import Serving
 from flywheel.store.journal import Journal
 from flywheel.tasks.source import TaskSource
 from flywheel.types import Group, Task, derive_seed
 
-ROUTE = "distill"
 _MAX_DRAWS = 20  # a task, until enough different ones were found
 
 
@@ -75,7 +75,7 @@ def collect(folder: RunFolder, background: BackgroundLoop) -> dict[str, float]:
         journal.compact(up_to_step=len(tasks))
     for name in recipe.distill.sets:
         kind, form = parse_set(name)
-        done = export(path, path / "sets" / name, Selection(routes=(ROUTE,) if kind == "sft" else ()), kind=kind, form=form)
+        done = export(path, path / "sets" / name, Selection(routes=(KEPT,) if kind == "sft" else ()), kind=kind, form=form)
         figures[f"rows of {name}"] = done.num_rows  # none, and so no file, where no group has what a set is made of
     return figures
 
@@ -124,7 +124,7 @@ def _collected(
         counts.update(e.verdict.outcome for e in attempts)
         counts["tokens"] += sum(e.trajectory.num_completion_tokens for e in attempts)
         counts["tasks_solved"] += sum(any(e.verdict.outcome == "solved" for e in group.experiences) for group in groups)
-        counts["kept"] += sum(route["destination"] == ROUTE for route in routes)
+        counts["kept"] += sum(route["destination"] == KEPT for route in routes)
         progress.update(
             step=start + len(some), steps=len(tasks), solved_rate=counts["solved"] / _judged(counts), tokens_per_s=traffic.tokens_per_s
         )
@@ -152,7 +152,7 @@ def _routes(group: Group, keep: int, key: AnswerKey) -> list[dict[str, Any]]:
     for experience in group.experiences:
         outcome = experience.verdict.outcome
         if experience.id in kept:
-            destination, reason = ROUTE, "solved; the best or most different of its task"
+            destination, reason = KEPT, "solved; the best or most different of its task"
         elif outcome == "solved":
             destination, reason = "no_signal", "solved; others of its task are kept"
         else:

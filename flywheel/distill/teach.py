@@ -10,7 +10,6 @@ from statistics import fmean
 
 from flywheel import sandbox
 from flywheel.background import BackgroundLoop
-from flywheel.distill.collect import ROUTE
 from flywheel.errors import FlywheelError
 from flywheel.export.conversation import Conversations, find_chat
 from flywheel.export.rows import has_tokens
@@ -22,6 +21,7 @@ from flywheel.prepare import PolicyMaker
 from flywheel.rollout.playing import actions_of
 from flywheel.rollout.stage import Stage
 from flywheel.router import self_imitation_row
+from flywheel.routes import KEPT
 from flywheel.run_folder import RunFolder
 from flywheel.store.reader import Reader
 from flywheel.tasks.source import TaskSource
@@ -88,7 +88,7 @@ def collected_rows(source: Path, chat: ChatFormat) -> Iterator[Row | None]:
     conversations = Conversations(recipe, chat)
     try:
         with Reader.open(source) as reader:
-            kept = select(reader, Selection(routes=(ROUTE,), duplicates=True)).found
+            kept = select(reader, Selection(routes=(KEPT,), duplicates=True)).found
             for _, experience in read_experiences(reader, kept):
                 if by_token and has_tokens(experience):
                     yield self_imitation_row(experience)

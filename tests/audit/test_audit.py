@@ -138,6 +138,26 @@ def test_planted_duplicates_of_held_out_tasks_are_found(tmp_path: Path) -> None:
     assert main([str(run)]) == 1
 
 
+def test_of_a_collect_stage_what_was_kept_is_judged_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "collected"
+    run.mkdir()
+    (run / "recipe.toml").write_text(to_toml(RECIPE))
+    source = TaskSource(RECIPE)
+    tasks = [*(source.train(at) for at in range(3)), source.heldout("letters", 20)[0]]
+    with Journal(run) as journal:
+        journal.append_experiences([as_solved(attempt(task, n, solved=n == 0)) for task in tasks for n in range(2)], step=1)
+        routes = [attempt(task, n, solved=n == 0).id for task in tasks for n in range(2)]
+        kept = [routes[0], routes[2], routes[5], routes[6]]  # one that does not solve its task, and one at a held-out task
+        bodies = [{"experience_id": i, "destination": "distill" if i in kept else "no_signal", "reason": "solved"} for i in routes]
+        journal.append("route", [(body["experience_id"], body) for body in bodies], step=1)
+    assert found(run, "re-verified").ids == (routes[5],)
+    assert found(run, "split").ids == (tasks[3].id,)
+    assert main([str(run)]) == 1
+    said = capsys.readouterr().out
+    assert "3 of 4 verdicts that were kept to train on are the same again" in said
+    assert "1 tasks that were kept to train on are held-out tasks" in said
+
+
 def test_reward_that_rises_only_on_record_is_found(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", lambda step, e: as_solved(e) if step > 8 else e)
     assert found(run, "reward, re-judged").level == "fail"
