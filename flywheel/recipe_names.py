@@ -20,7 +20,7 @@ from flywheel.model_shape import HUB_ID
 from flywheel.registry import Kind, closest, names, resolve
 from flywheel.rollout.stage import clashes
 from flywheel.tasks.datasets import DATA_FILES
-from flywheel.tasks.source import DRAWN_TWICE, file_problems, generators_of
+from flywheel.tasks.source import drawn_twice, file_problems, generators_of
 
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
 
@@ -41,9 +41,10 @@ def check_names(recipe: Recipe) -> NameReport:
         problems += _environment_problems(section, config, classes)
     found = {section: _look_up("envs", config.use or section, section)[0] for section, config in recipe.environments.items()}
     known = {section: cls for section, cls in found.items() if cls is not None}
-    problems += clashes(recipe, known) or _twice_problems(recipe, known)
+    problems += clashes(recipe, known)
     problems += _goal_problems(recipe, found)
     problems += (problem for path in recipe.tasks.decontaminate for problem in _file_problems(path, "tasks.decontaminate"))
+    problems += [] if problems else drawn_twice(recipe)  # which needs generators that can be asked
     return NameReport(problems=tuple(problems), uses_sandbox=any(_uses_sandbox(cls) for cls in classes))
 
 
@@ -75,22 +76,6 @@ def _goal_problems(recipe: Recipe, classes: Mapping[str, Any]) -> Iterator[str]:
         known += [family for family in families if not config.families or family in config.families]
     if goal is not None and goal not in known:
         yield f"run.stop_when_solved: no family {goal!r}: {closest(goal, known)}"
-
-
-def _twice_problems(recipe: Recipe, classes: Mapping[str, Any]) -> Iterator[str]:
-    drawn: set[str] = set()
-    for section, cls in classes.items():
-        config, env = recipe.environments[section], getattr(cls, "name", section)
-        given = config.dataset.path if config.dataset is not None else config.tasks_file
-        if given is not None:
-            families = [Path(given).stem]
-        else:
-            chosen = {name for name, family in config.families.items() if family.weight > 0}
-            families = [generator.family for name, generator in _generators(cls).items() if name in chosen or not config.families]
-        for name in (f"{env}/{family}" for family in families or [env]):
-            if name in drawn:
-                yield f"environments.{section}: {name} {DRAWN_TWICE}"
-            drawn.add(name)
 
 
 def _generators(cls: Any) -> Mapping[str, TaskGenerator]:

@@ -13,7 +13,6 @@ import itertools
 import json
 import random
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,10 +35,6 @@ _MAX_DRAWS = 10_000
 _MAX_REPEATS = 8
 _MAX_SKIPS = 16
 _MEMBERS = ("family", "knobs", "generate", "key")
-DRAWN_TWICE = (
-    "is the family of two sections; say its share and its knobs in one of them (the family of a file or a data set is named like it: "
-    "give one of two another name)"
-)
 _SAME = " (those with the same prompt and payload are the same, unless task_key(task) of the environment tells them apart: by seeds, say)"
 AnswerKeys = Callable[[Sequence[str]], list[str | None]]
 
@@ -59,11 +54,11 @@ class TaskSource:
         self._groups_per_step = recipe.rollout.groups_per_step
         self.num_skipped = 0
         self._heldout_share = recipe.tasks.heldout_share
+        if problems := drawn_twice(recipe):
+            raise ConfigError(*problems)
         self.families: tuple[Family, ...] = tuple(
             _shown(family, config) for name, config in recipe.environments.items() for family in _families(name, config)
         )
-        if twice := [name for name, count in Counter(family.name for family in self.families).items() if count > 1]:
-            raise ConfigError(*(f"environments: {name} {DRAWN_TWICE}" for name in twice))
         files = ((family.env, family.generator) for family in self.families if isinstance(family.generator, RecordGenerator))
         self._said_heldout = {f"{env}\0{key}" for env, file in files for key in file.heldout}
         self._tried: set[str] = set()
@@ -355,6 +350,30 @@ def _answer_keys(recipe: Recipe) -> dict[str, AnswerKeys]:
 def environment_class(name: str, config: EnvironmentConfig) -> Any:
     """Return the class that a recipe's environment section names."""
     return resolve("envs", config.use or name)
+
+
+def drawn_twice(recipe: Recipe) -> list[str]:
+    """Return what is wrong with families that two sections draw: a task of one would be nobody's; a message each."""
+    problems, drawn = [], set[str]()
+    for section, config in recipe.environments.items():
+        cls = environment_class(section, config)
+        env = getattr(cls, "name", section)
+        for name in (f"{env}/{family}" for family in _family_names(cls, config) or [env]):
+            if name in drawn:
+                problems.append(
+                    f"environments.{section}: {name} is the family of two sections; say its share and its knobs in one of them "
+                    "(the family of a file or a data set is named like it: give one of two another name)"
+                )
+            drawn.add(name)
+    return problems
+
+
+def _family_names(cls: Any, config: EnvironmentConfig) -> list[str]:
+    """Return the names of the families that a section draws; none where its environment draws its own tasks."""
+    if (given := config.tasks_file or (config.dataset and config.dataset.path)) is not None:
+        return [Path(given).stem]
+    chosen = {name for name, family in config.families.items() if family.weight > 0}
+    return [generator.family for name, generator in generators_of(cls).items() if name in chosen or not config.families]
 
 
 def file_problems(section: str, config: EnvironmentConfig) -> Iterator[str]:
