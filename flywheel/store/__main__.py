@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import duckdb
@@ -16,7 +18,7 @@ import duckdb
 from flywheel.errors import StoreError
 from flywheel.store.journal import Journal
 from flywheel.store.reader import Reader
-from flywheel.store.sql import VIEWS, ask
+from flywheel.store.sql import VIEWS, answer, ask
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,14 +34,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_intermixed_args(argv)  # the question may stand before the options, or after them
     if args.human_checked:
         return _checked(args.run, args.human_checked)
-    if args.sql is None:
-        print("\n".join(f"{name:<14}{about}" for name, (about, _) in VIEWS.items()))
-        return 0
     try:
-        with ask(args.run, skip_damaged=args.skip_damaged) as db:
-            found = db.sql(args.sql)
-            if found is None:
-                return 0
+        if args.sql is None:
+            Reader.open(args.run).close()
+            print("\n".join(f"{name:<14}{about}" for name, (about, _) in VIEWS.items()))
+            return 0
+        with ask(args.run, skip_damaged=args.skip_damaged) as db, _ended_by_ctrl_c():
+            found = answer(db, args.sql)
             if args.csv:
                 found.write_csv("/dev/stdout")
             else:
@@ -53,6 +54,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+@contextlib.contextmanager
+def _ended_by_ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C end the process at once: in the middle of a long question DuckDB does not look for it, and a reader leaves nothing."""
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _checked(run: Path, ids: Sequence[str]) -> int:

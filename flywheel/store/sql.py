@@ -24,6 +24,8 @@ from flywheel.store.shards import INDEX_COLUMNS, ROWS_PER_GROUP, schema_of, to_t
 # DuckDB's JSON has no lone surrogates, which a byte-level policy writes now and then: here, and only here, they become U+FFFD.
 _SAYABLE = r"CASE WHEN contains(body, '\ud') THEN regexp_replace(body, '\\ud[89a-f][0-9a-f]{2}', '\\ufffd', 'g') ELSE body END"
 
+_QUESTIONS = (duckdb.StatementType.SELECT, duckdb.StatementType.MULTI)  # PIVOT is several statements
+
 # View: (what it holds, its SQL over the raw records of a kind). Raw records have seq, id, step and body (JSON).
 VIEWS: Mapping[str, tuple[str, str]] = {
     "tasks": (
@@ -114,6 +116,20 @@ def ask(folder: Path, *, skip_damaged: bool = False) -> Iterator[duckdb.DuckDBPy
         for name, (_, sql) in VIEWS.items():
             db.execute(f"CREATE VIEW {name} AS {sql}")
         yield db
+
+
+def answer(db: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyRelation:
+    """Return the answer to one question; what else DuckDB can do (writing files, attaching the journal itself) is refused.
+
+    Raises:
+        StoreError: it is no question, or more than one.
+        duckdb.Error: it can't be understood.
+    """
+    kinds = [statement.type for statement in db.extract_statements(sql)]
+    if len(kinds) != 1 or kinds[0] not in _QUESTIONS:
+        got = ", ".join(kind.name for kind in kinds) or "nothing"
+        raise StoreError(f"got {got}, expected one SELECT (or DESCRIBE, SUMMARIZE, PIVOT); --csv > FILE writes its answer to a file")
+    return db.sql(sql)
 
 
 def _define(reader: Reader, db: duckdb.DuckDBPyConnection, kind: RecordKind, damaged: Container[str]) -> None:

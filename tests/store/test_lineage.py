@@ -6,7 +6,9 @@ import dataclasses
 import json
 import os
 import shutil
+import signal
 import sqlite3
+import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -205,8 +207,49 @@ def test_every_view_answers_before_and_after_compaction(journal: Journal, tmp_pa
     for words in (["SELECT count(*) AS n FROM routes", "--csv"], ["--csv", "SELECT count(*) AS n FROM routes"]):
         assert main([str(tmp_path), *words]) == 0
         assert capfd.readouterr().out.split() == ["n", "16"]
+    assert main([str(tmp_path), "PIVOT experiences ON outcome USING count(*) GROUP BY env"]) == 0
     assert main([str(tmp_path), "SELECT nothing"]) == 1
     assert "nothing" in capfd.readouterr().err
+    assert main([str(tmp_path)]) == 0  # the list of views
+    assert "experiences   attempts and their verdicts" in capfd.readouterr().out
+    assert main([str(tmp_path / "absent")]) == 1
+    assert "no journal" in capfd.readouterr().err
+
+
+def test_only_one_question_is_answered(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "begun.json").write_text("a run's own")
+    for sql, got in {
+        "COPY (SELECT 1) TO 'begun.json'": "COPY",
+        "EXPLAIN ANALYZE COPY (SELECT 1) TO 'begun.json'": "EXPLAIN",
+        "ATTACH 'journal.sqlite' AS journal (TYPE sqlite)": "ATTACH",
+        "SELECT 1; DROP VIEW tasks": "SELECT, DROP",
+        " -- no question": "nothing",
+    }.items():
+        assert main([str(tmp_path), sql]) == 1
+        assert f"error: got {got}, expected one SELECT" in capfd.readouterr().err
+    assert (tmp_path / "begun.json").read_text() == "a run's own"
+
+
+ENDLESS = """
+import os, signal, sys, threading
+from flywheel.store import __main__ as command
+answer = command.answer
+
+def answer_soon(db, sql):
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    return answer(db, sql)
+
+command.answer = answer_soon
+command.main([sys.argv[1], "SELECT count(*) FROM range(1000000000000) a, range(100000000) b"])
+"""
+
+
+def test_ctrl_c_ends_a_question_without_end(journal: Journal, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", ENDLESS, str(tmp_path)], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
 
 
 def test_a_reader_that_has_seen_enough_is_no_fault(
