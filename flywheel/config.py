@@ -394,7 +394,7 @@ class StageConfig(Section):
     unless it says ``cold_start.steps``; in a distill stage, these are the steps that it trains.
     """
 
-    name: str = Field(pattern=r"[a-z0-9][a-z0-9_-]*$", description="Its folder in the run's.")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="Its folder in the run's.")
     kind: Literal["train", "collect", "distill"] = Field(
         description="train: GRPO. collect: attempts, of which the verified best are kept. distill: supervised training on what collect "
         "stages kept, or on reference solutions alone."

@@ -99,7 +99,7 @@ def find_target(name: str, recipe: str | None, overrides: Sequence[str]) -> Targ
         checkpoint = path
     if checkpoint is None:
         if recipe is None:
-            raise ConfigError(f"{name!r} is no run and no checkpoint, so it is a model: say --recipe for its environments and limits")
+            raise ConfigError(f"{name!r} is no run's folder and no checkpoint; if it is a model, say --recipe, too")
         found = load_recipe(recipe, [*overrides, "--policy.model", name])
         return Target(recipe=found, model=name, step=0)
     of_run = load_recipe(recipe, overrides) if recipe else RunFolder.opened(checkpoint.parent.parent, overrides).recipe

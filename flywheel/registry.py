@@ -25,7 +25,9 @@ def names(kind: Kind) -> dict[str, str]:
 
 
 def closest(name: str, known: list[str]) -> str:
-    """Return a phrase that names the closest known name, or all of them."""
+    """Return a phrase that names the closest known name, or all of them; or says that there is none."""
+    if not known:
+        return "there is none"
     match = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {match[0]!r}?" if match else f"known: {', '.join(sorted(known))}"
 

@@ -88,7 +88,7 @@ def test_what_a_stage_made(in_home: Path, whole: tuple[Path, str], tmp_path: Pat
 
 
 REFUSED = {
-    "a model without a recipe": (["Some/model"], "'Some/model' is no run and no checkpoint, so it is a model: say --recipe"),
+    "a model without a recipe": (["Some/model"], "'Some/model' is no run's folder and no checkpoint; if it is a model, say --recipe"),
     "no such folder": (["./nowhere", "--recipe", "pick.toml"], "policy.model: no folder './nowhere'"),
     "no such recipe": (["Some/model", "--recipe", "pik.toml"], "no recipe 'pik.toml'"),
     "a folder without a model": (["cache", "--recipe", "pick.toml"], "is a folder without config.json"),

@@ -370,7 +370,8 @@ def drawn_twice(recipe: Recipe) -> list[str]:
 
 def _family_names(cls: Any, config: EnvironmentConfig) -> list[str]:
     """Return the names of the families that a section draws; none where its environment draws its own tasks."""
-    if (given := config.tasks_file or (config.dataset and config.dataset.path)) is not None:
+    given = config.tasks_file if config.dataset is None else config.dataset.path
+    if given is not None:
         return [Path(given).stem]
     chosen = {name for name, family in config.families.items() if family.weight > 0}
     return [generator.family for name, generator in generators_of(cls).items() if name in chosen or not config.families]

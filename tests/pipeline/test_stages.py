@@ -175,6 +175,10 @@ def test_every_mistake_is_said_at_once_with_its_stage(tmp_path: Path) -> None:
         plan_stages(load(tmp_path, text=RECIPE.replace('sources = ["take"]', 'sources = ["lists"]')))
     with pytest.raises(ConfigError, match=r"a distill stage trains cold_start\.steps steps, and these are 0"):
         plan_stages(load(tmp_path, text=RECIPE.replace("cold_start.steps = 5", "cold_start.steps = 0")))
+    with pytest.raises(ConfigError, match=r"stages\.4\.name: String should match pattern"):
+        plan_stages(load(tmp_path, text=RECIPE.replace('name = "final"', 'name = "../final"')))
+    with pytest.raises(ConfigError, match="no earlier collect stage 'cold': there is none"):
+        plan_stages(load(tmp_path, text=RECIPE[: RECIPE.index('name = "lists"')] + 'name = "x"\nkind = "distill"\nsources = ["cold"]'))
     with pytest.raises(ConfigError, match=r"distill\.sets: got 'pairs\.csv'"):
         plan_stages(load(tmp_path, text=RECIPE.replace('policy.model = "stage:lists"', 'distill.sets = ["pairs.csv"]')))
 
