@@ -139,8 +139,10 @@ class RunFolder:
         """Return an existing run's folder.
 
         Raises:
-            ConfigError: its recipe can't be read.
+            ConfigError: its recipe is not there, or can't be read.
         """
+        if not (path / "recipe.toml").is_file():
+            raise ConfigError(f"{path} holds no recipe.toml; is it a run's folder?")
         return RunFolder(path=path, recipe=load_recipe(str(path / "recipe.toml"), overrides))
 
     def save_recipe(self) -> None:

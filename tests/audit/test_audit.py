@@ -244,6 +244,9 @@ def test_agreement_can_raise_the_tier(tmp_path: Path) -> None:
 def test_what_can_not_be_audited(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path)]) == 2
     assert "no journal" in capsys.readouterr().err
+    Journal(tmp_path).close()
+    assert main([str(tmp_path)]) == 2
+    assert f"{tmp_path} holds no recipe.toml; is it a run's folder?" in capsys.readouterr().err
     assert main([str(tmp_path), "--json", str(tmp_path)]) == 2  # before anything is judged
     assert "expected the path of a file" in capsys.readouterr().err
 
