@@ -12,6 +12,7 @@ from flywheel.errors import RunStopped
 
 T = TypeVar("T")
 _POLL_S = 0.2
+_CANCEL_S = 5.0
 
 
 class BackgroundLoop:
@@ -46,16 +47,29 @@ class BackgroundLoop:
                 if self.stop_requested.is_set():
                     future.cancel()
                     raise RunStopped("stop requested") from None
+            except KeyboardInterrupt:
+                future.cancel()
+                raise
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run `work` and return its result; see `wait`."""
         return self.wait(self.submit(work))
 
     def close(self, final: Coroutine[Any, Any, None] | None = None) -> None:
-        """Run `final`, if there is one, to its end whatever was requested, then end the thread."""
+        """Run `final`, if there is one, to its end whatever was requested, then end what is left and the thread."""
         try:
             if final is not None:
                 self.submit(final).result()
         finally:
+            self.submit(_cancel_the_rest()).result()
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(timeout=10)
+
+
+async def _cancel_the_rest() -> None:
+    """Cancel every other task of the loop, so that none is destroyed half-way; one that does not heed it is left behind."""
+    rest = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in rest:
+        task.cancel()
+    if rest:
+        await asyncio.wait(rest, timeout=_CANCEL_S)
