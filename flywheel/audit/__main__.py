@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
@@ -81,7 +82,8 @@ def audit(run_dir: Path, *, sample: int | None, seed: int = 0, max_flaky: float 
     Raises:
         FlywheelError: the run, its recipe or its environments can't be read.
     """
-    with Reader.open(run_dir) as reader:
+    with Reader.open(run_dir) as reader, ExitStack() as stack:
+        journal = stack.enter_context(Journal(run_dir)) if raise_tiers else None  # now: the run may be going on
         recipe = RunFolder.opened(run_dir).recipe
         if damage := reader.check():  # nothing that it holds can be relied on before it is whole
             return [Finding(level="fail", name="store", text=problem) for problem in damage]
@@ -96,10 +98,8 @@ def audit(run_dir: Path, *, sample: int | None, seed: int = 0, max_flaky: float 
             sandbox.close_shared()
         findings += find_leaks(reader, lessons, TaskSource(recipe), recipe.evaluation.tasks_per_environment)
         findings += find_signs(reader, run_dir, checked)
-    if raise_tiers:
-        journal = Journal(run_dir)
-        journal.raise_tiers({found.info.id: "L3" for found in checked if found.agrees}, why="the audit judged it again and agreed")
-        journal.close()
+        if journal is not None:
+            journal.raise_tiers({found.info.id: "L3" for found in checked if found.agrees}, why="the audit judged it again and agreed")
     return findings
 
 

@@ -114,16 +114,23 @@ class Conversations:
 
 def find_chat(run_dir: Path, recipe: Recipe, tokenizer: Path | None = None) -> ChatFormat | None:
     """Return the policy's chat format by the tokenizer in the run's folder, or by another folder's; None where there is none."""
+    if tokenizer is not None and not _is_saved(tokenizer):
+        raise ConfigError(
+            f"--tokenizer {tokenizer}: no tokenizer_config.json there; give the folder that the policy's tokenizer was saved to"
+        )
     places = (run_dir / "policy", *run_dir.glob("checkpoints/step-*"), *run_dir.glob("weights/*"))
-    found = tokenizer or next((place for place in places if (place / "tokenizer_config.json").is_file()), None)
-    if found is None:
-        return None
-    if not (found / "tokenizer_config.json").is_file():
-        raise ConfigError(f"--tokenizer {found}: no tokenizer_config.json there; give the folder that the policy's tokenizer was saved to")
-    try:
-        return ChatFormat(load_tokenizer(found), recipe.policy.tool_format, recipe.policy.chat_template_kwargs)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{found}: no tokenizer can be read there: {error}") from None
+    for place in filter(_is_saved, places if tokenizer is None else (tokenizer,)):
+        try:
+            return ChatFormat(load_tokenizer(place), recipe.policy.tool_format, recipe.policy.chat_template_kwargs)
+        except (ConfigError, OSError, ValueError) as error:
+            if _is_saved(place):  # else a run that is going on has removed it in the meantime
+                raise ConfigError(f"{place}: no tokenizer can be read there: {error}") from None
+    return None
+
+
+def _is_saved(place: Path) -> bool:
+    """Whether a tokenizer was saved to a folder."""
+    return (place / "tokenizer_config.json").is_file()
 
 
 def sayable(text: str) -> str:

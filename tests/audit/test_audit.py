@@ -234,8 +234,12 @@ def test_a_damaged_store_fails_at_once(tmp_path: Path) -> None:
     assert [(f.level, f.name) for f in audit(run, sample=10)] == [("fail", "store")]
 
 
-def test_agreement_can_raise_the_tier(tmp_path: Path) -> None:
+def test_agreement_can_raise_the_tier(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = write_run(tmp_path / "run")
+    with Journal(run):  # the run goes on, which is said before anything is judged
+        assert main([str(run), "--raise-tiers"]) == 2
+    said = capsys.readouterr()
+    assert (said.out, "another flywheel process is running this run" in said.err) == ("", True)
     assert main([str(run), "--sample", "10", "--raise-tiers"]) == 0
     with Reader.open(run) as reader:
         assert sum(info.tier == "L3" for info in reader.attempts()) >= 5  # repeated answers are among the ten, and rise as well

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,15 @@ from typing import Any
 import datasets
 import pytest
 
+from flywheel.config import Recipe
 from flywheel.errors import ConfigError
 from flywheel.export.command import main
-from flywheel.export.conversation import Conversations
+from flywheel.export.conversation import Conversations, find_chat
 from flywheel.export.files import check_out, write_rows
 from flywheel.export.make import export
 from flywheel.export.rows import FEATURES, paired
 from flywheel.export.selection import Selection, select
+from flywheel.inference.chat import load_tokenizer
 from flywheel.run_folder import RunFolder
 from flywheel.store.journal import Journal
 from flywheel.store.reader import Reader
@@ -60,6 +63,24 @@ def exported(run: Path, selection: Selection | None = None, *, form: Any = "toke
     rows = [json.loads(line) for line in out.read_text("utf-8").splitlines()] if out.exists() else []
     out.unlink(missing_ok=True)
     return rows
+
+
+def test_a_checkpoint_that_a_run_removes_in_the_meantime_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chat, read = make_chat(), []
+    for place in ("checkpoints/step-1", "weights/even"):
+        chat.tokenizer.save_pretrained(tmp_path / place)
+
+    def load(place: Path) -> Any:
+        read.append(place.name)
+        if place.name == "step-1":
+            shutil.rmtree(place)
+        return load_tokenizer(place)
+
+    monkeypatch.setattr("flywheel.export.conversation.load_tokenizer", load)
+    found = find_chat(tmp_path, Recipe.model_validate({"environments": {"code": {}}}))
+    assert read == ["step-1", "even"]
+    assert found is not None
+    assert found.tokenizer.get_vocab() == chat.tokenizer.get_vocab()
 
 
 def test_by_default_each_solved_answer_to_a_training_task_comes_once(run: Path) -> None:
