@@ -1,7 +1,7 @@
 """``python -m flywheel.eval TARGET``: pass@1 and pass@k on held-out tasks, with bootstrap intervals over tasks.
 
 TARGET is a run's folder (its newest checkpoint, or what a stage made), a checkpoint's folder, or any model (a folder or hub id, with
-``--recipe``).
+``--recipe``). Any key of the recipe can be given another value: ``--section.key value``.
 """
 
 from __future__ import annotations

@@ -34,9 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument("--sample", type=int, default=200, help="attempts to judge again (default: %(default)s)")
-    parser.add_argument(
-        "--all", action="store_true", help="judge every attempt that trained (of a collect stage: that was kept to train on) again"
-    )
+    parser.add_argument("--all", action="store_true", help="judge all attempts that trained again (of a collect stage: all that it kept)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument(
         "--max-flaky", type=float, default=0.0, metavar="SHARE", help="changed verdicts to put up with (default: %(default)s)"

@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m flywheel.store", description="Ask a run's experience store in SQL (DuckDB).")
     parser.add_argument("run", type=Path, help="the run's folder")
-    parser.add_argument("sql", nargs="?", help="a question to the views; without one they are listed")
+    parser.add_argument("sql", nargs="?", help="a question to the views, one SELECT; without one they are listed")
     parser.add_argument("--csv", action="store_true", help="print CSV instead of a table")
     parser.add_argument("--skip-damaged", action="store_true", help="answer without what damaged shards hold, instead of refusing")
     parser.add_argument(
