@@ -2,7 +2,7 @@
 
 Every public method of a subclass that has a docstring and typed parameters is a tool; its JSON schema comes from the
 signature. No tools are methods whose names begin with an underscore, static and class methods, properties, members of `ToolEnv` and
-of Gymnasium that are written anew, and typed methods without a docstring; a public method that lacks a parameter's type is refused.
+of Gymnasium that are written anew, and methods without a docstring; a public method that has one and lacks a parameter's type is refused.
 An action is one tool call as JSON, ``{"name": …, "arguments": {…}}``; whatever a model family's own syntax is has
 been parsed before it gets here. A nonsense action is a turn with an error message, never an exception.
 """
@@ -105,12 +105,14 @@ def _fits(function: Callable[..., Any], member: Any) -> bool:
 
 def _misfit(function: Callable[..., Any]) -> str | None:
     """Return what keeps a public method from being a tool though it looks like one; None where it is one or is none."""
+    if not function.__doc__:
+        return None
     parameters = list(inspect.signature(function).parameters.values())[1:]
     if untyped := [p.name for p in parameters if p.annotation is p.empty]:
         return f"{', '.join(untyped)} {'have' if len(untyped) > 1 else 'has'} no type"
-    if function.__doc__ and any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD, p.POSITIONAL_ONLY) for p in parameters):
+    if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD, p.POSITIONAL_ONLY) for p in parameters):
         return "a call names each argument, so *, ** and / can't be used"
-    return "a tool is called without await" if function.__doc__ and inspect.iscoroutinefunction(function) else None
+    return "a tool is called without await" if inspect.iscoroutinefunction(function) else None
 
 
 def _spelled(annotation: Any) -> str:
@@ -139,7 +141,7 @@ class ToolEnv(gymnasium.Env[str, str]):
         """Refuse a tool that would take the place of a member of this class without a word, or would be none without a word.
 
         Raises:
-            TypeError: a method has a member's name and other arguments, or is public and lacks a type.
+            TypeError: a method has a member's name and other arguments, or is public, has a docstring and lacks a type.
         """
         super().__init_subclass__(**kwargs)
         for name, function in vars(cls).items():
@@ -150,7 +152,7 @@ class ToolEnv(gymnasium.Env[str, str]):
                     raise TypeError(f"{cls.__name__}.{name}: a member of ToolEnv has this name, so it can be no tool; choose another one")
             elif not name.startswith("_") and (why := _misfit(function)):
                 raise TypeError(
-                    f"{cls.__name__}.{name}: public methods are tools, and of this one {why}; "
+                    f"{cls.__name__}.{name}: public methods with a docstring are tools, and of this one {why}; "
                     f"mend that, or call it _{name} if the policy is not to call it"
                 )
 

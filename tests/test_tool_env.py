@@ -160,13 +160,13 @@ def test_a_member_may_be_written_anew() -> None:
     ("method", "why"),
     [
         ("def look(self, at, how: str, far) -> str: 'Look.'", "at, far have no type; mend that, or call it _look if the policy is not"),
-        ("def submit(self, answer): self.end()", "answer has no type"),
+        ("def submit(self, answer): 'End.'", "answer has no type"),
         ("def look(self, *places: str) -> str: 'Look.'", r"a call names each argument, so \*, \*\* and / can't be used"),
         ("async def look(self, at: str) -> str: 'Look.'", "a tool is called without await"),
     ],
 )
 def test_a_method_that_looks_like_a_tool_and_can_be_none_is_refused(method: str, why: str) -> None:
-    with pytest.raises(TypeError, match=rf"Quiz\.\w+: public methods are tools, and of this one {why}"):
+    with pytest.raises(TypeError, match=rf"Quiz\.\w+: public methods with a docstring are tools, and of this one {why}"):
         exec(f"class Quiz(ToolEnv):\n    {method}", {"ToolEnv": ToolEnv})
 
 
@@ -178,6 +178,9 @@ def test_helpers_are_no_tools_and_break_nothing() -> None:
     class Quiz(Board, ToolEnv):
         def _near(self, cell):  # type: ignore[no-untyped-def]
             """Begins with an underscore."""
+
+        def far(self, cell):  # type: ignore[no-untyped-def]
+            return cell
 
         def submit(self) -> None:
             """End."""
