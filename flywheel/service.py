@@ -89,9 +89,11 @@ class ExperienceService:
         self._making: dict[int, concurrent.futures.Future[MadeBatch]] = {}
         self._made: dict[int, MadeBatch] = {}  # kept until the step is committed
         self._probe_prompts: list[tuple[int, ...]] = []
+        self._last_step = 0
         self._clock = figures.StepClock()
         self._history = CurriculumHistory(source.curriculum, journal, source.recall)
         self._curriculum_display = CurriculumDisplay(monitor, progress, every=recipe.monitor.table_every)
+        self._traffic.solved_families.update(self._solved_before())
 
     # ------------------------------------------------------------ the trainer's side (ExperienceLink)
 
@@ -143,6 +145,7 @@ class ExperienceService:
         self._curriculum_display.show(report.step, self._history.learn(report.step, groups))
         # Figures first: a resume reports again what is not journalled.
         self._journal.append("step", [(report.policy_version, report)], step=report.step)
+        self._last_step = report.step
         self._progress.update(step=report.step)
         if report.checkpoint is not None:
             self._history.snapshot(report.step)
@@ -172,15 +175,16 @@ class ExperienceService:
                 f"{self._journal.path}: the checkpoint of step {note.step} was trained on its record {note.journal_seq}, but it ends at "
                 f"{self._journal.last_seq}; put the journal back that belongs to the checkpoints, or start the run anew"
             )
+        self._last_step = note.step
         if self._journal.get("step", note.policy_version) is None:
             self._made[note.step] = MadeBatch(batch=Batch.create(note.step, ()), groups=self._journal.groups(note.step))
             self.step_committed(StepReport(step=note.step, policy_version=note.policy_version, metrics=note.metrics))
         self._history.rewind(note.step)
 
     def finish(self) -> None:
-        """Evaluate what was trained and seal what the journal holds."""
-        self.evaluate(self._recipe.run.steps)
-        self._settle(self._recipe.run.steps, min_bytes=0)
+        """Evaluate what was trained, up to the run's last step or the one that it stopped at, and seal what the journal holds."""
+        self.evaluate(self._last_step)
+        self._settle(self._last_step, min_bytes=0)
 
     def close(self) -> None:
         """Give up rollouts that run ahead; their finished groups are journalled."""
@@ -206,6 +210,13 @@ class ExperienceService:
         return self._reported(evaluation)
 
     # ------------------------------------------------------------ inside
+
+    def _solved_before(self) -> set[str]:
+        """Return the families of which the journal has a solved attempt, so that what was proved before a kill stays proved."""
+        attempts = self._journal.query("SELECT DISTINCT family FROM experiences WHERE outcome = 'solved' AND origin = 'on_policy'")
+        evaluations = map(Evaluation.from_json, self._journal.select("evaluation"))
+        heldout = {score.family for found in evaluations for score in found.scores if score.num_solved}
+        return heldout | {family for (family,) in attempts}
 
     def _make_teacher(self) -> Teacher:
         recipe = self._recipe

@@ -308,3 +308,8 @@ def test_a_run_ends_when_what_it_was_for_is_solved(home: Path, tmp_path: Path) -
     assert "solved: a task of the family 'pick'" in done.stdout
     assert [report["step"] for report in records(run, "step")] == [1]
     assert checkpoint_step(complete_checkpoints(run)[-1]) == 1
+    assert [found["step"] for found in records(run, "evaluation")] == [0, 1]
+    resumed = succeeded("train", *pick_words(home), "--resume", "--run-dir", str(run), "--run.stop_when_solved", "pick", cwd=home)
+    assert "solved: a task of the family 'pick'" in resumed.stdout
+    assert [report["step"] for report in records(run, "step")] == [1], "what was solved before stays solved"
+    assert [found["step"] for found in records(run, "evaluation")] == [0, 1]

@@ -50,6 +50,8 @@ def train(
     first = checkpoint_step(resume) if resume is not None else 0
     session = _Session.create(recipe, run_dir, link, model_path, attempt, weight_sync)
     session.saved_step = first
+    if first and on_rank0(session.trainer.accelerator, link, lambda link: link.should_stop()):
+        session.trainer.args.max_steps = first  # what the run is for was done before it was resumed: no step is left to do
     try:
         session.trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
         session.serve_first(first)  # where no step was left to do
