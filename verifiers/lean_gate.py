@@ -25,44 +25,51 @@ def _words(text: str) -> frozenset[str]:
 
 COMMANDS = _words(
     """
-    abbrev add_aesop_rules add_decl_doc alias assert_exists assert_no_sorry assert_not_exists assert_not_imported attribute axiom
-    binder_predicate builtin_initialize builtin_simproc builtin_dsimproc cbv_simproc cbv_simproc_decl class coinductive
-    coinductive_fixpoint compile_def compile_inductive constant count_heartbeats declare_aesop_rule_sets declare_bitwise_int_theorems
-    declare_config_elab declare_simp_like_tactic declare_syntax_cat declare_uint_theorems decreasing_by def deprecate deprecated_module
-    deriving docs_to_verso dsimproc dsimproc_decl elab elab_rules elab_stx elab_stx_quot end end_local_scope erase_aesop_rules example
-    export extend_docs extern gen_injective_theorems grind_annotated grind_pattern grind_propagator guard_min_heartbeats import include
-    include_str inductive inductive_fixpoint infix infixl infixr init_quot initialize initialize_simps_projections
-    insert_to_additive_translation instance irreducible_def lemma library_note local macro macro_rules meta mk_iff_of_inductive_prop
-    mutual namespace noncomputable nonrec notation notation3 omit opaque partial partial_fixpoint postfix prefix private proof_wanted
-    protected public recommended_spelling register_builtin_option register_error_explanation register_label_attr register_option
-    register_parser_alias register_simp_attr run_cmd run_conv run_elab run_meta run_tac seal section set_library_suggestions
-    set_premise_selector show_panel_widgets simproc simproc_decl simproc_pattern structure suppress_compilation syntax tactic_extension
-    termination_by termination_by' test_extern theorem unif_hint universe universes unseal unset_option unsuppress_compilation variable
-    variables whatsnew where with_weak_namespace
+    abbrev add_aesop_rules add_decl_doc alias assert_exists assert_no_sorry assert_not_exists assert_not_imported attribute aux_def
+    axiom binder_predicate builtin_dsimproc builtin_initialize builtin_simproc cbv_simproc cbv_simproc_decl cbv_simproc_pattern class
+    coinductive coinductive_fixpoint compile_def compile_inductive constant count_heartbeats declare_aesop_rule_sets
+    declare_bitwise_int_theorems declare_config_elab declare_simp_like_tactic declare_syntax_cat declare_uint_theorems decreasing_by def
+    def_eval_config_item def_replacer def_wanted deprecate deprecated_module deprecated_syntax derive_eval_expr_instance_using_meta_eval
+    deriving docs_to_verso dsimproc dsimproc_decl elab elab_rules elab_stx elab_stx_quot end end_local_scope ensure_eval_expr_instance
+    ensure_eval_term_expr_instances ensure_eval_term_instance erase_aesop_rules example export extend_docs extern gen_cnstr_fns
+    gen_injective_theorems gen_lean_encoders gen_toml_decoders gen_toml_encoders grind_annotated grind_pattern grind_propagator
+    guard_decl guard_min_heartbeats hydrate_opaque_type import include include_str inductive inductive_fixpoint infix infixl infixr
+    init_grind_norm init_quot initialize initialize_simps_projections insert_to_additive_translation instance instance_wanted
+    irreducible_def lemma library_note local lrat_proof macro macro_rules make_elab_grind_config make_elab_simp_config meta
+    mk_iff_of_inductive_prop mutual name_poly_vars name_power_vars namespace noncomputable nonempty_type nonrec norm_cast_add_elim
+    notation notation3 omit opaque partial partial_fixpoint postfix postprocess_traces prefix private proof_wanted protected public
+    recall recommended_spelling register_builtin_option register_error_explanation register_label_attr register_option
+    register_parser_alias register_simp_attr reprove reset_grind_attrs restate_axiom run_cmd run_conv run_elab run_meta run_tac scoped
+    seal section set_library_suggestions set_premise_selector show_panel_widgets simproc simproc_decl simproc_pattern
+    stop_at_first_error structure sudo suppress_compilation syntax tactic_extension termination_by termination_by' test_extern theorem
+    theorem_wanted to_additive_name_hint to_dual_insert_cast to_dual_insert_cast_fun to_dual_name_hint unif_hint universe universes
+    unlock_limits unseal unset_option unsuppress_compilation variable variables whatsnew where with_weak_namespace
     """
 )
 UNFINISHED = _words("admit sorry stop")
 # Names that leave a proof open, trust or run compiled code, or reach the elaborator and the machine; refused as a component of a name too.
 NAMES = _words(
     """
-    Aesop BaseIO CommandElabM CoreM EIO EST EStateM Elab ElabM Environment FS IO Lake Lean Macro MacroM Meta MetaM Plausible Process
-    ProofWidgets Qq RealWorld Runtime ST System TacticM TermElabM addDecl addDeclWithoutChecking allocprof bv_check bv_decide by_elab
-    csimp dbgTrace eprint eprintln evalTactic getStderr getStdin getStdout idbg implementedBy implemented_by lcAny lcProof lcUnreachable
-    native nativeDecide native_decide ofReduceBool ofReduceNat panic plausible polyrith print println ptrEq reduceBool reduceNat runEST
-    runST sleep sleep_heartbeats slim_check sorryAx timeit trace_state traceState trustCompiler unreachable withPtrEq
+    addDecl addDeclWithoutChecking Aesop allocprof BaseIO bv_check bv_decide by_elab CommandElabM CoreM csimp dbgTrace EIO Elab ElabM
+    Environment eprint eprintln EST EStateM evalTactic FS getStderr getStdin getStdout idbg implemented_by implementedBy IO Lake lcAny
+    lcProof lcUnreachable Lean Macro MacroM Meta MetaM native native_decide nativeDecide ofReduceBool ofReduceNat panic Plausible
+    plausible polyrith print println Process ProofWidgets ptrEq Qq RealWorld reduceBool reduceNat runEST runST Runtime sleep
+    sleep_heartbeats slim_check sorryAx ST System TacticM TermElabM timeit trace_state traceState trustCompiler unreachable
+    with_panel_widgets withPtrEq
     """
 )
 # Tactics that compile and run the terms which configure them: `(config := term)`, in newer Lean `(item := term)`.
 CONFIGURED = _words(
     """
-    abel abel_nf aesop apply apply_assumption apply_rewrite apply_rules bound cc congr continuity contrapose convert convert_to cutsat
-    decide dsimp erw exact ext field field_simp fun_prop gcongr grind group hint injections lia linarith measurability mvcgen nlinarith
-    noncomm_ring norm_cast norm_num nth_rewrite nth_rw omega order positivity push_cast rewrite ring ring_nf rw rw_search rwa simp simp_all
-    simp_all_arith simp_arith simp_intro simp_rw simp_wf simpa solve_by_elim split split_ifs tauto unfold
+    abel abel_nf aesop apply apply_assumption apply_rewrite apply_rules bound by_cases by_contra cbv cc congr continuity contrapose
+    convert convert_to cutsat decide dsimp erw exact ext extract_lets field field_simp fun_prop gcongr grind grobner group hint
+    injections lia lift_lets linarith measurability mvcgen native_decide nlinarith noncomm_ring norm_cast norm_num nth_rewrite nth_rw
+    omega order positivity pull push push_cast push_neg rewrite ring ring1_nf ring_nf rw rw_search rwa simp simp_all simp_all_arith
+    simp_arith simp_intro simp_rw simp_wf simpa solve_by_elim split split_ifs tauto try unfold
     """
 )
 DISCHARGERS = _words("disch discharger")  # `(disch := tactic)` is no term
-PREFIXES = ("unsafe", "dbg", "debug", "sorry", "native_", "reduceBool", "ofReduce", "builtin_", "register_", "run_", "declare_")
+PREFIXES = tuple(_words("unsafe dbg debug sorry native_ reduceBool ofReduce builtin_ register_ run_ declare_ wait_for_"))
 OPTIONS = _words(
     "maxHeartbeats maxRecDepth synthInstance.maxHeartbeats synthInstance.maxSize exponentiation.threshold linter.unusedVariables"
 )

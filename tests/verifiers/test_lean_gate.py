@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from flywheel.verifiers.lean_file import FileBackend
 from flywheel.verifiers.lean_gate import COMMANDS, MAX_ANSWER_CHARS, NAMES, UNFINISHED, read_statement, refuse_answer, refuse_statement
 from flywheel.verifiers.lean_lexer import UnreadableError, is_letter, is_rest, tokenize
+from tests.verifiers import lean_honest
 from tests.verifiers.lean_hacks import HACKS, Hack
 
 HONEST = (
+    *lean_honest.HONEST,
     "rfl",
     "by simp",
     "fun h => ⟨h.2, h.1⟩",
