@@ -19,18 +19,21 @@ from typing import Any
 
 from flywheel import sandbox
 from flywheel.config import SandboxConfig, TasksConfig
+from flywheel.contracts import TaskAuthor
 from flywheel.errors import ConfigError, FlywheelError
+from flywheel.records import read_records
 from flywheel.registry import resolve
 from flywheel.sandbox.backends import find_backend
 from flywheel.tasks.admission import Admission
 from flywheel.tasks.chat_model import EndpointModel
 from flywheel.tasks.documents import SUFFIXES, document_blocks
 from flywheel.tasks.records import asked, task_records
+from flywheel.tasks.round_trip import RoundTrip
 from flywheel.tasks.writer import TaskWriter
-from flywheel.tasks.writing_prompts import Method, evol_instruct, from_documents, oss_instruct, self_instruct
+from flywheel.tasks.writing_prompts import Method, evol_instruct, from_documents, from_problems, oss_instruct, self_instruct
 from flywheel.types import to_json
 
-METHODS = ("self_instruct", "evol_instruct", "oss_instruct", "document")
+METHODS = ("self_instruct", "evol_instruct", "oss_instruct", "document", "formalise")
 NEAR_DUPLICATE = 0.7
 
 
@@ -45,6 +48,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--methods", nargs="+", default=["self_instruct", "evol_instruct"], choices=METHODS)
     parser.add_argument("--source", type=Path, help="oss_instruct: a folder of source files")
     parser.add_argument("--documents", type=Path, nargs="+", help=f"document: files, or folders of them, that end in {', '.join(SUFFIXES)}")
+    parser.add_argument(
+        "--problems", type=Path, help="formalise: a file of records (JSON lines) with a problem in words each, its 'problem'"
+    )
+    parser.add_argument("--judge-model", help="formalise: the model that reads each task back and compares it with its problem")
+    parser.add_argument("--judge-url", help="base address of the judge's endpoint (default: --url)")
+    parser.add_argument(
+        "--author",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an argument of the environment's author, such as header='import Mathlib'",
+    )
     parser.add_argument("--decontaminate", type=Path, nargs="*", default=[], help="evaluation files (JSON lines) to keep clear of")
     parser.add_argument("--requests", type=int, default=100, help="how often to ask (default: 100)")
     parser.add_argument("--concurrency", type=int, default=8)
@@ -85,18 +100,18 @@ async def _write(args: argparse.Namespace) -> Counter[str]:
     except OSError as error:
         raise ConfigError(f"{args.out}: can't be written: {error.strerror}; is there a folder {args.out.parent}?") from None
     env = resolve("envs", args.env)
-    author = env.author() if hasattr(env, "author") else None
-    if author is None:
-        raise ConfigError(f"--env: the environment {args.env!r} has no author for model-written tasks (ToolEnv.author)")
+    author = _author(env, args)
     name, task_key = getattr(env, "name", args.env), getattr(env, "task_key", asked)
     rules = TasksConfig(near_duplicate=NEAR_DUPLICATE, avoid_repeats=True, decontaminate=args.decontaminate)
     admission = Admission(rules, lambda task: f"{task.env}\0{task_key(task)}")
     if args.out.exists() and args.out.stat().st_size:
         for task in task_records(args.out, name):
             admission.remember(task, f"{task.env}\0{task_key(task)}", is_prose=True)
-    model = EndpointModel(
-        args.url, args.model, api_key=os.environ.get(args.api_key_env), max_tokens=args.max_tokens, temperature=args.temperature
-    )
+    key = os.environ.get(args.api_key_env)
+    model = EndpointModel(args.url, args.model, api_key=key, max_tokens=args.max_tokens, temperature=args.temperature)
+    judge = None
+    if args.judge_model is not None:
+        judge = EndpointModel(args.judge_url or args.url, args.judge_model, api_key=key, max_tokens=args.max_tokens, temperature=0.0)
     writer = TaskWriter(
         model,
         author,
@@ -105,6 +120,7 @@ async def _write(args: argparse.Namespace) -> Counter[str]:
         methods=_methods(args),
         seed=args.seed,
         concurrency=args.concurrency,
+        judge=None if judge is None else RoundTrip(judge),
     )
     counts: Counter[str] = Counter()
     with args.out.open("a", encoding="utf-8") as kept, rejected.open("a", encoding="utf-8") as refused:
@@ -116,7 +132,29 @@ async def _write(args: argparse.Namespace) -> Counter[str]:
             else:
                 _line(refused, {"operator": written.operator, "reason": written.reason, "reply": written.reply})
     await model.close()
+    if judge is not None:
+        await judge.close()
     return counts
+
+
+def _author(env: Any, args: argparse.Namespace) -> TaskAuthor:
+    pairs = [one.partition("=") for one in args.author]
+    if wrong := [name for name, equals, _ in pairs if not (name and equals)]:
+        raise ConfigError(f"--author: {wrong[0]!r} is not NAME=VALUE")
+    try:
+        author: TaskAuthor | None = env.author(**{name: value for name, _, value in pairs}) if hasattr(env, "author") else None
+    except TypeError as error:
+        raise ConfigError(f"--author: {error}") from None
+    if author is None:
+        raise ConfigError(f"--env: the environment {args.env!r} has no author for model-written tasks (ToolEnv.author)")
+    return author
+
+
+def _problem(record: dict[str, Any]) -> str:
+    problem = record.get("problem")
+    if not isinstance(problem, str) or not problem.strip():
+        raise ValueError(f"problem is {problem!r:.80}, expected a problem in words")
+    return problem.strip()
 
 
 def _methods(args: argparse.Namespace) -> list[Method]:
@@ -127,6 +165,10 @@ def _methods(args: argparse.Namespace) -> list[Method]:
         made["oss_instruct"] = oss_instruct(sorted(path for path in args.source.rglob("*.py") if path.is_file() and path.stat().st_size))
     if "document" in args.methods:
         made["document"] = from_documents([path for one in args.documents or () for path in _documents(one)])
+    if "formalise" in args.methods:
+        if args.problems is None:
+            raise ConfigError("formalise needs --problems, a file of records with a 'problem' each")
+        made["formalise"] = from_problems(list(read_records(args.problems, _problem)))
     return [made[name] for name in args.methods]
 
 

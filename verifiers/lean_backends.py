@@ -6,9 +6,11 @@ REPL where there is one and else the plain binary.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import threading
+from collections.abc import Iterator
 
 from flywheel import sandbox
 from flywheel.errors import VerifierError
@@ -84,6 +86,19 @@ def release_shared() -> None:
         backend, _shared = (_shared, None) if _users == 0 else (None, _shared)
     if backend is not None:
         backend.close()
+
+
+@contextlib.contextmanager
+def borrowed(backend: LeanBackend | None) -> Iterator[LeanBackend]:
+    """Lend a backend that somebody has, or else the shared one for as long as it is needed."""
+    if backend is not None:
+        yield backend
+        return
+    shared = acquire_shared()
+    try:
+        yield shared
+    finally:
+        release_shared()
 
 
 def _has_repl() -> bool:

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from flywheel.contracts import Relabeller, TaskGenerator
+from flywheel.contracts import Relabeller, TaskAuthor, TaskGenerator
+from flywheel.envs.lean.authoring import LeanAuthor
 from flywheel.envs.lean.families import FAMILIES, KINDS, WHOLE
 from flywheel.envs.lean.goals import show_error, show_goals
 from flywheel.envs.lean.lemmas import search_lemmas
@@ -66,6 +67,11 @@ class LeanEnv(ToolEnv):
     def check_record(cls, task: Task) -> None:
         """Refuse a payload that is no Lean task's."""
         LeanPayload.read(task.payload)
+
+    @classmethod
+    def author(cls, header: str = "", project: str | None = None) -> TaskAuthor:
+        """Return what makes tasks of a model's theorems, which it writes after `header`, in a Lake project if it names one."""
+        return LeanAuthor(header, project)
 
     @classmethod
     def relabellers(cls) -> Sequence[Relabeller]:

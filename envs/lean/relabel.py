@@ -8,10 +8,9 @@ environment; whoever relabels verifies it again, from scratch, before it trains 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from flywheel.envs.lean.environment import LeanEnv
 from flywheel.envs.lean.family import canonical
@@ -22,7 +21,7 @@ from flywheel.envs.lean.variants import lemma
 from flywheel.errors import NotRelabelledError
 from flywheel.types import Task, Trajectory, Verdict
 from flywheel.verifiers.lean import LeanPayload
-from flywheel.verifiers.lean_backends import acquire_shared, release_shared
+from flywheel.verifiers.lean_backends import borrowed
 from flywheel.verifiers.lean_gate import read_statement, refuse_answer
 from flywheel.verifiers.lean_protocol import LeanBackend, ProofState
 from flywheel.verifiers.lean_scripts import script
@@ -52,7 +51,7 @@ class SubgoalRelabeller:
         """
         if not _teaches(task, verdict):
             return []
-        with _reached(self._backend) as backend:
+        with borrowed(self._backend) as backend:
             return _theorems(task, scripts_of(trajectory), f"hindsight:{self.name}", self._max_pairs, backend)
 
 
@@ -108,7 +107,7 @@ class SearchRelabeller:
         """
         if not _teaches(task, verdict):
             return []
-        with _reached(self._backend) as backend:
+        with borrowed(self._backend) as backend:
             found = self._search(task, trajectory, backend)
             if found is None:
                 raise NotRelabelledError("no_proof_found")
@@ -120,7 +119,7 @@ class SearchRelabeller:
         Raises:
             InfraError: Lean or the policy can't be reached.
         """
-        with _reached(self._backend) as backend:
+        with borrowed(self._backend) as backend:
             found = self._search(task, trajectory, backend)
             return None if found is None else _played(task, actions(found), backend)
 
@@ -162,18 +161,6 @@ def _theorems(
     if dropped and not pairs:
         raise NotRelabelledError(dropped.most_common(1)[0][0])
     return pairs
-
-
-@contextlib.contextmanager
-def _reached(backend: LeanBackend | None) -> Iterator[LeanBackend]:
-    if backend is not None:
-        yield backend
-        return
-    shared = acquire_shared()
-    try:
-        yield shared
-    finally:
-        release_shared()
 
 
 def _refuse(made: Task | None, seen: set[str], backend: LeanBackend) -> str:

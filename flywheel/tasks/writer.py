@@ -7,7 +7,7 @@ import dataclasses
 import json
 import random
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,8 @@ from flywheel.types import Task, content_id, derive_seed
 MAX_KNOWN = 2000
 _MAX_INFRA_RETRIES = 2
 TaskKey = Callable[[Task], str]
+# Given a problem in words, the task that a model wrote for it, and a seed: why the task is another one; None where it is the same.
+Judge = Callable[[str, Task, int], Awaitable[str | None]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +48,7 @@ class TaskWriter:
         methods: Ways of asking, used in turn.
         seed: The same seed asks the same, given the same answers.
         concurrency: Requests at once.
+        judge: Compares the tasks that are made of problems with those.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class TaskWriter:
         methods: Sequence[Method],
         seed: int,
         concurrency: int = 8,
+        judge: Judge | None = None,
     ) -> None:
         if not methods:
             raise ConfigError("no method of writing tasks is given")
@@ -68,6 +72,7 @@ class TaskWriter:
         self._methods = methods
         self._seed = seed
         self._concurrency = concurrency
+        self._judge = judge
         self._known = [Known(reply=reply) for reply in author.examples(seed, 8)]
         if not self._known and evol_instruct in methods:
             raise ConfigError("evol_instruct makes tasks of known ones, and the author's examples() gave none; take another method")
@@ -101,6 +106,12 @@ class TaskWriter:
         try:
             task = _as_written(self._author.build(read_reply(answer.text)), request, number)
             await self._checked(task)
+            if self._judge is not None and request.problem is not None:
+                objection = await self._judge(request.problem, task, derive_seed("judge", self._seed, number))
+                if objection is not None:
+                    return dataclasses.replace(answered, reason=objection)
+        except InferenceError as error:
+            return dataclasses.replace(answered, reason=f"no judgement: {error}")
         except ValueError as error:
             return dataclasses.replace(answered, reason=str(error))
         except FlywheelError:
@@ -150,5 +161,6 @@ def read_reply(text: str) -> Mapping[str, Any]:
 
 def _as_written(task: Task, request: Request, number: int) -> Task:
     fields = {field.name: getattr(task, field.name) for field in dataclasses.fields(task) if field.name != "id"}
-    made = Task.create(**{**fields, "operator": request.operator, "parent_id": request.parent_id, "seed": number})
+    payload = task.payload if request.problem is None else {**task.payload, "problem": request.problem}
+    made = Task.create(**{**fields, "payload": payload, "operator": request.operator, "parent_id": request.parent_id, "seed": number})
     return dataclasses.replace(made, source_id=content_id("written", task.prompt))

@@ -2,11 +2,13 @@
 
 Self-Instruct (arXiv:2212.10560): new tasks from a few known ones. Evol-Instruct (arXiv:2304.12244): a known task made harder in one way
 (in depth) or a new one of its kind on a rarer subject (in breadth). OSS-Instruct (arXiv:2312.02120): a task inspired by a piece of real
-code. Document: a task made of a passage. The wording is ours.
+code. Document: a task made of a passage. Formalise: the task that a problem in words asks for (for Lean, arXiv:2205.12615). The wording
+is ours.
 """
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,11 +32,12 @@ IN_BREADTH = "Write a quite different task of about the same difficulty, in the 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """What to ask a model, by which operator, and the known task that it is about, if there is one."""
+    """What to ask a model, by which operator, and the known task, or the problem in words, that it is about, if there is one."""
 
     text: str
     operator: str
     parent_id: str | None = None
+    problem: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,5 +101,24 @@ def from_documents(paths: Sequence[Path]) -> Method:
     def ask(rng: random.Random, known: Sequence[Known], author: TaskAuthor) -> Request:
         text = f"Here is a passage:\n\n{rng.choice(blocks)}\n\nMake a task of what it says. Whoever solves it does not see the passage."
         return Request(text=f"{text}\n{author.instructions}", operator="write:document")
+
+    return ask
+
+
+def from_problems(problems: Sequence[str]) -> Method:
+    """Return the method that asks for the task that each of these problems in words is, one after another and then from the first again.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    if not problems:
+        raise ConfigError("no problems; give a file of records with a 'problem' each")
+    turns = itertools.cycle(problems)
+
+    def ask(rng: random.Random, known: Sequence[Known], author: TaskAuthor) -> Request:
+        problem = next(turns)
+        wish = "Write the task that says exactly this: the same assumptions, the same conclusion, nothing added and nothing left out."
+        text = f"Here is a problem in words:\n\n{problem}\n\n{wish}\n{author.instructions}"
+        return Request(text=text, operator="write:formalise", problem=problem)
 
     return ask

@@ -1,4 +1,4 @@
-"""Variants of theorems, autoformalised statements, and test-time learning around one theorem."""
+"""Variants of theorems, and test-time learning around one theorem."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pytest
 from flywheel.contracts import Mutator, draw_params
 from flywheel.envs.lean.families import FAMILIES
 from flywheel.envs.lean.family import split_signature, task_of
-from flywheel.envs.lean.formalise import formalise
 from flywheel.envs.lean.rename import renamed
 from flywheel.envs.lean.search import Candidate, ProofSearch
 from flywheel.envs.lean.test_time import TARGET, VARIANT, TestTimeEnv
@@ -30,7 +29,7 @@ from flywheel.envs.lean.variants import (
     specialise,
 )
 from flywheel.verifiers.lean_check import ProofChecker
-from flywheel.verifiers.lean_gate import read_statement, refuse_statement
+from flywheel.verifiers.lean_gate import refuse_statement
 from flywheel.verifiers.lean_protocol import ProofState
 from tests.envs.lean_oracle import Oracle, learn, learning
 
@@ -146,39 +145,6 @@ def test_provable_variants_get_a_reference_and_the_rest_stay_open() -> None:
     proved, still_open = asyncio.run(sort_variants([provable, other], ProofSearch(Oracle(), Exact())))
     assert [task.payload["reference"] for task in proved] == ["by\n  exact h"]
     assert still_open == [other]
-
-
-# ---------------------------------------------------------------- autoformalisation
-
-
-def formalised(statement: str, **options: object) -> str:
-    made = asyncio.run(formalise("Show it.", statement, Oracle(), **options))  # type: ignore[arg-type]
-    return made.reason or str(made.task and made.task.payload["statement"])
-
-
-def test_a_statement_that_says_something_becomes_a_task() -> None:
-    made = asyncio.run(formalise("Show that p gives q.", "theorem mine (p q : Prop) (h : p → q) : q", Oracle()))
-    assert made.task is not None
-    assert made.task.payload["problem"] == "Show that p gives q."
-    assert read_statement(made.task.payload["statement"]).name == "target"
-    assert "gives" not in made.task.prompt
-
-
-def test_a_statement_that_says_nothing_does_not() -> None:
-    learn("theorem mine (p : Prop) (h : p) : p", "by\n  assumption")
-    learn("theorem refuted : ¬ (∀ (p : Prop), p)", "by\n  simp")
-    assert formalised("theorem mine (p : Prop) (h : p) : p").startswith("trivially true")
-    assert formalised("theorem mine (p : Prop) : p").startswith("trivially false")
-    assert formalised("theorem mine (p : Prop) : p +").startswith("does not elaborate")
-    assert formalised("theorem mine : sorry").startswith("refused")
-    assert formalised("axiom mine : False").startswith("refused")
-
-
-def test_the_judge_has_the_last_word() -> None:
-    async def no(problem: str, statement: str) -> bool:
-        return False
-
-    assert formalised("theorem mine (p q : Prop) : p ∧ q", judge=no).startswith("the judge")
 
 
 # ---------------------------------------------------------------- test-time learning

@@ -27,6 +27,7 @@ from flywheel.tasks.documents import document_blocks
 from flywheel.tasks.source import TaskSource
 from flywheel.tasks.writer import TaskWriter, Written, read_reply
 from flywheel.tasks.writing_prompts import IN_DEPTH, Known, Method, evol_instruct, from_documents, oss_instruct, self_instruct
+from tests.envs.lean_oracle import learning
 from tests.scripted import ScriptedPolicy, make_chat
 
 Task = dict[str, Any]
@@ -353,6 +354,23 @@ def test_the_command_writes_chemistry_tasks(
     assert TaskSource(Recipe.model_validate(recipe)).train(0).payload["reference"] == "COC(=O)C(C)C"
 
 
+def test_the_command_formalises_problems(
+    endpoint: Callable[[Sequence[Task | str]], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, problems = tmp_path / "theorems.jsonl", tmp_path / "problems.jsonl"
+    problems.write_text('{"problem": "Show q, if p gives q."}\n{"problem": "Show q, if p gives q and p holds."}\n')
+    said = {"statement": "theorem mine (p q : Prop) (h : p → q) (hp : p) : q"}
+    url = endpoint([said, "If p gives q and p holds, q.", {"same": False, "why": "p is assumed"}, said, "The same.", {"same": True}])
+    words = [str(out), "--env", "lean", "--author", "header=open Nat", "--url", url, "--model", "m", "--judge-model", "m"]
+    with learning():
+        assert write.main([*words, "--methods", "formalise", "--problems", str(problems), "--requests", "2", "--concurrency", "1"]) == 0
+    assert "kept 1 of 2" in capsys.readouterr().out
+    task = json.loads(out.read_text())
+    assert (task["operator"], task["payload"]["problem"]) == ("write:formalise", "Show q, if p gives q and p holds.")
+    assert task["payload"]["header"] == "open Nat"
+    assert "p is assumed" in (tmp_path / "theorems.rejected.jsonl").read_text()
+
+
 def test_a_bad_endpoint_and_bad_arguments_are_said(
     endpoint: Callable[[Sequence[Task | str]], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -361,8 +379,17 @@ def test_a_bad_endpoint_and_bad_arguments_are_said(
     assert "is it OpenAI-compatible?" in capsys.readouterr().err
     assert write.main([out, "--url", "http://127.0.0.1:1/v1", "--model", "m", "--requests", "1", "--methods", "oss_instruct"]) == 2
     assert "needs --source" in capsys.readouterr().err
-    assert write.main([out, "--url", "x", "--model", "m", "--env", "lean"]) == 2
+    assert write.main([out, "--url", "x", "--model", "m", "--env", "tests.toy_sums:TrustingEnv"]) == 2
     assert "has no author" in capsys.readouterr().err
+    assert write.main([out, "--url", "x", "--model", "m", "--author", "header"]) == 2
+    assert "'header' is not NAME=VALUE" in capsys.readouterr().err
+    assert write.main([out, "--url", "x", "--model", "m", "--author", "header=x"]) == 2
+    assert "unexpected keyword argument 'header'" in capsys.readouterr().err
+    assert write.main([out, "--url", "x", "--model", "m", "--methods", "formalise"]) == 2
+    assert "needs --problems" in capsys.readouterr().err
+    (tmp_path / "problems.jsonl").write_text('{"question": "?"}\n')
+    assert write.main([out, "--url", "x", "--model", "m", "--methods", "formalise", "--problems", str(tmp_path / "problems.jsonl")]) == 2
+    assert "problems.jsonl:1: problem is None" in capsys.readouterr().err
     assert write.main([str(tmp_path / "no" / "out.jsonl"), "--url", "x", "--model", "m"]) == 2
     assert "is there a folder" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
