@@ -184,7 +184,7 @@ class Relabeller(Protocol):
     on failed and truncated attempts only, and what they return is verified again, by the new task's own verifier, before it trains
     anything (`flywheel.hindsight.harvest`). The trajectory's turns are the attempt's own as far as they are kept; a turn without
     completion ids (a closing submit, say) is rendered. One optional member: ``trivial(task) -> Sequence[str]``, answers to a task of
-    its making that cost nothing to think of and have to fail. `Instructing` has two more.
+    its making that cost nothing to think of and have to fail. `Instructing` has two more, `Guided` one.
     """
 
     @property
@@ -217,6 +217,19 @@ class Instructing(Protocol):
 
         Raises:
             NotRelabelledError: the statement won't do; it holds the answer, say.
+        """
+        ...
+
+
+class Guided(Protocol):
+    """One more optional member of a `Relabeller`, for one that asks the policy itself: a search by its samples and logprobs, say."""
+
+    def guided_by(self, engine: Engine, chat: Any) -> Relabeller:
+        """Return the same relabeller with a policy to ask.
+
+        Args:
+            engine: Serves the policy; it may be asked in any thread and event loop, and is not to be started or closed.
+            chat: The policy's `flywheel.inference.chat.ChatFormat`.
         """
         ...
 

@@ -225,7 +225,7 @@ class ExperienceService:
             anchors = Anchors(self._source, self._stage, self._chat, seed=recipe.run.seed)
         harvester = None
         if recipe.learning.hindsight_share + recipe.learning.repair_share > 0:
-            harvester = Harvester(recipe, self._stage, self._chat, self._source, self._journal, self._make_instructor())
+            harvester = Harvester(recipe, self._stage, self._chat, self._source, self._journal, self._make_instructor(), self._engine)
         return Teacher(
             recipe,
             self._journal,

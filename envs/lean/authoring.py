@@ -7,7 +7,6 @@ problem says is for the judge of `flywheel.write`, where one is configured.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -106,6 +105,6 @@ def refuted(theorem: Theorem) -> Theorem:
 
 def _proves(search: ProofSearch, theorem: Theorem) -> bool:
     try:
-        return asyncio.run(search.prove(theorem)).tactics is not None
+        return search.prove_now(theorem).tactics is not None
     except ValueError:  # binders that no ∀ can say: what can't be refuted is not refuted
         return False

@@ -1,24 +1,28 @@
 """What failed attempts at theorems teach: a `Relabeller` for what they did prove, and one that completes them by search.
 
 `SubgoalRelabeller` makes theorems of what an attempt proved on its way (`flywheel.envs.lean.subgoals`); `open_goals` are the tasks that it
-leaves behind. `SearchRelabeller` goes on from where the policy's own tactics had got to. What comes out was played through the real
-environment; whoever relabels verifies it again, from scratch, before it trains anything (`flywheel.contracts.Relabeller`).
+leaves behind. `SearchRelabeller` goes on from where the policy's own tactics had got to, by the policy's own samples and logprobs where
+there is one to ask. What comes out was played through the real environment; whoever relabels verifies it again, from scratch, before it
+trains anything (`flywheel.contracts.Relabeller`).
 """
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
+import copy
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 
+from flywheel.contracts import Engine
 from flywheel.envs.lean.environment import LeanEnv
 from flywheel.envs.lean.family import canonical
-from flywheel.envs.lean.guides import BasicGuide
+from flywheel.envs.lean.guides import BasicGuide, PolicyGuide
 from flywheel.envs.lean.search import Budget, Guide, Method, ProofSearch, actions, submission
 from flywheel.envs.lean.subgoals import proved, scripts_of, walk
-from flywheel.envs.lean.variants import lemma
+from flywheel.envs.lean.variants import lemma, with_reference
 from flywheel.errors import NotRelabelledError
+from flywheel.inference.chat import ChatFormat
 from flywheel.types import Task, Trajectory, Verdict
 from flywheel.verifiers.lean import LeanPayload
 from flywheel.verifiers.lean_backends import borrowed
@@ -74,14 +78,15 @@ def open_goals(task: Task, trajectory: Trajectory, backend: LeanBackend) -> list
 
 
 class SearchRelabeller:
-    """Looks for the proof that an attempt missed, and makes theorems of what was left to prove.
+    """Looks for the proof that an attempt missed: it gives the theorem with its proof, and what was left to prove as theorems.
 
     Args:
         backend: How Lean is reached; the process's shared backend by default.
-        guide: Who proposes tactics; the basic ones by default.
+        guide: Who proposes tactics where no policy is asked or it finds nothing; the basic ones by default.
         method: ``best_first`` or ``mcts``.
         budget: What a search may spend.
-        max_pairs: Theorems that one attempt gives at most, those with the longest proofs first.
+        policy_budget: What a search with the policy may spend (`guided_by`): it samples up to ``expansions`` times ``width`` completions.
+        max_pairs: What one attempt gives at most: the theorem, then those with the longest proofs.
     """
 
     name = "lean_search"
@@ -93,16 +98,27 @@ class SearchRelabeller:
         guide: Guide | None = None,
         method: Method = "best_first",
         budget: Budget | None = None,
+        policy_budget: Budget | None = None,
         max_pairs: int = 4,
     ) -> None:
         self._backend, self._guide = backend, guide or BasicGuide()
         self._method, self._budget, self._max_pairs = method, budget or Budget(expansions=32), max_pairs
+        self._policy: tuple[Engine, ChatFormat] | None = None
+        self._policy_budget = policy_budget or Budget(expansions=16, width=4)
+
+    def guided_by(self, engine: Engine, chat: ChatFormat) -> SearchRelabeller:
+        """Return the relabeller that asks this policy first; see `flywheel.contracts.Guided`."""
+        made = copy.copy(self)
+        made._policy = engine, chat
+        return made
 
     def relabel(self, task: Task, trajectory: Trajectory, verdict: Verdict) -> list[tuple[Task, Trajectory]]:
-        """Return the goals of the completed proof as theorems, each with the submission of its part of it.
+        """Return the theorem with the proof that was found, and the goals of that proof as theorems, each with its part of it.
+
+        A task source that knows tasks by their statements takes the theorem for known; one that counts the proof in does not.
 
         Raises:
-            NotRelabelledError: no proof was found, or its parts make no theorem that is worth having.
+            NotRelabelledError: no proof was found.
             InfraError: Lean or the policy can't be reached.
         """
         if not _teaches(task, verdict):
@@ -111,7 +127,12 @@ class SearchRelabeller:
             found = self._search(task, trajectory, backend)
             if found is None:
                 raise NotRelabelledError("no_proof_found")
-            return _theorems(task, [found], f"hindsight:{self.name}", self._max_pairs, backend)
+            operator = f"hindsight:{self.name}"
+            whole = with_reference(task, script(found)).derived(task, operator)
+            pairs = [(whole, _played(whole, actions(found), backend))]
+            with contextlib.suppress(NotRelabelledError):  # nothing of its parts is worth having
+                pairs += _theorems(task, [found], operator, self._max_pairs - 1, backend)
+            return pairs
 
     def complete(self, task: Task, trajectory: Trajectory) -> Trajectory | None:
         """Return a trajectory that proves the task itself, going on from where an attempt had got to; None where none is found.
@@ -124,10 +145,17 @@ class SearchRelabeller:
             return None if found is None else _played(task, actions(found), backend)
 
     def _search(self, task: Task, trajectory: Trajectory, backend: LeanBackend) -> tuple[str, ...] | None:
-        payload = LeanPayload.read(task.payload)
-        search = ProofSearch(backend, self._guide, allowed_axioms=payload.allowed_axioms, method=self._method, budget=self._budget)
-        after = LeanEnv.steps_of(trajectory)
-        return asyncio.run(search.prove(payload.theorem, seed=trajectory.seed, after=after)).tactics
+        payload, after = LeanPayload.read(task.payload), LeanEnv.steps_of(trajectory)
+        guides: list[tuple[Guide, Budget]] = [(self._guide, self._budget)]
+        if self._policy is not None:
+            tools = LeanEnv(judge=False, backend=backend).tools
+            guides.insert(0, (PolicyGuide(*self._policy, tools, task.prompt), self._policy_budget))
+        for guide, budget in guides:
+            search = ProofSearch(backend, guide, allowed_axioms=payload.allowed_axioms, method=self._method, budget=budget)
+            found = search.prove_now(payload.theorem, seed=trajectory.seed, after=after).tactics
+            if found is not None:
+                return found
+        return None
 
 
 def _teaches(task: Task, verdict: Verdict) -> bool:

@@ -18,6 +18,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -179,6 +180,11 @@ class ProofSearch:
                     )
             self._settle(node)
         return Found(tactics=None, num_expansions=num_expansions, num_tactics=num_tactics)
+
+    def prove_now(self, theorem: Theorem, *, seed: int = 0, after: Sequence[str] = ()) -> Found:
+        """Do what `prove` does for a caller that blocks, in whatever thread or event loop it is."""
+        with ThreadPoolExecutor(1, thread_name_prefix="lean-search") as thread:
+            return thread.submit(asyncio.run, self.prove(theorem, seed=seed, after=after)).result()
 
     def _holds(self, theorem: Theorem, state: ProofState) -> bool:
         return self._checker.check(theorem, script(state.tactics), self._axioms).passed

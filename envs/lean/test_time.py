@@ -1,7 +1,9 @@
 """Test-time reinforcement learning: one hard theorem, and variants of it to train on until the theorem itself is proved.
 
-Every draw is the theorem (a share of them) or a variant some operators away from it, so harder and easier neighbours come mixed. Attempts
-at the theorem are tasks of the family ``target``: ``[run] stop_when_solved = "target"`` ends a run with the first proof.
+Every draw is the theorem (a share of them) or a variant some operators away from it, so harder and easier neighbours come mixed. A search
+recognises variants that the basic tactics prove, whose proofs become their references; the rest are open tasks. Attempts at the theorem are
+tasks of the family ``target``: ``[run] stop_when_solved = "target"`` ends a run with the first proof. With ``learning.hindsight_share``,
+failed attempts are searched on from with the policy's own logprobs (`SearchRelabeller`), and what is found trains.
 """
 
 from __future__ import annotations
@@ -13,9 +15,10 @@ from typing import Any
 from flywheel.contracts import Relabeller, TaskGenerator
 from flywheel.envs.lean.environment import LeanEnv
 from flywheel.envs.lean.family import split_script
+from flywheel.envs.lean.guides import BasicGuide
 from flywheel.envs.lean.relabel import SearchRelabeller
-from flywheel.envs.lean.search import actions
-from flywheel.envs.lean.variants import OPERATORS, make_variant
+from flywheel.envs.lean.search import Budget, ProofSearch, actions
+from flywheel.envs.lean.variants import OPERATORS, make_variant, sub_goals, with_reference
 from flywheel.types import Task, content_id, derive_seed
 from flywheel.verifiers.lean import LeanPayload
 from flywheel.verifiers.lean_check import ProofChecker
@@ -23,6 +26,8 @@ from flywheel.verifiers.lean_gate import read_statement
 from flywheel.verifiers.lean_protocol import LeanBackend
 
 TARGET, VARIANT = "target", "variant"
+LEMMA = "lemma"
+NAMES = (*OPERATORS, LEMMA)
 NUM_COPIES = 16
 MAX_REDRAWS = 30
 
@@ -36,7 +41,8 @@ class TestTimeEnv(LeanEnv):
         project: The Lake project that it lives in, if any.
         share: Of the draws that are the theorem itself.
         distance: Operators applied one after another to make a variant, at most.
-        operators: Which; all of `OPERATORS` by default.
+        operators: Which; all of `OPERATORS`, and ``lemma``, a sub-goal of the theorem, by default.
+        expansions: States that a search with the basic tactics expands for a proof of each variant, its reference; 0: variants stay open.
         judge: As in `LeanEnv`.
         backend: As in `LeanEnv`.
     """
@@ -51,16 +57,17 @@ class TestTimeEnv(LeanEnv):
         project: str | None = None,
         share: float = 0.25,
         distance: int = 3,
-        operators: tuple[str, ...] = tuple(OPERATORS),
+        operators: tuple[str, ...] = NAMES,
+        expansions: int = 2,
         judge: bool = True,
         backend: LeanBackend | None = None,
     ) -> None:
         super().__init__(judge=judge, backend=backend)
-        if unknown := sorted(set(operators) - set(OPERATORS)):
-            raise ValueError(f"operators has {unknown[0]!r}; known: {', '.join(OPERATORS)}")
+        if unknown := sorted(set(operators) - set(NAMES)):
+            raise ValueError(f"operators has {unknown[0]!r}; known: {', '.join(NAMES)}")
         read_statement(statement)
         self._original: dict[str, Any] = {"header": header, "statement": statement, "project": project}
-        self._share, self._distance, self._operators = share, distance, operators
+        self._share, self._distance, self._operators, self._expansions = share, distance, operators, expansions
         self._checker: ProofChecker | None = None
 
     @classmethod
@@ -110,17 +117,27 @@ class TestTimeEnv(LeanEnv):
     def _variant(self, seed: int) -> Task | None:
         rng = random.Random(seed)
         task: Task | None = self._target(0)
-        for step in range(rng.randint(1, self._distance)):
-            assert task is not None
-            task = make_variant(task, rng.choice(self._operators), derive_seed(seed, step))
-            if task is None:
-                return None
-        assert task is not None
         if self._checker is None:
             self._checker = ProofChecker(self._backend)
         try:
-            self._checker.asked(LeanPayload.read(task.payload).theorem)
-        except ValueError:
+            for step in range(rng.randint(1, self._distance)):
+                task = self._next(task, rng.choice(self._operators), derive_seed(seed, step))
+                if task is None:
+                    return None
+            assert task is not None
+            theorem = LeanPayload.read(task.payload).theorem
+            self._checker.asked(theorem)
+        except ValueError:  # what is no theorem, or was none on the way
             return None
         fields: dict[str, Any] = {"parent_id": task.parent_id, "operator": task.operator, "seed": seed}
-        return Task.create(env=self.name, family=VARIANT, prompt=task.prompt, payload=task.payload, **fields)
+        made = Task.create(env=self.name, family=VARIANT, prompt=task.prompt, payload=task.payload, **fields)
+        if not self._expansions:
+            return made
+        found = ProofSearch(self._backend, BasicGuide(), budget=Budget(expansions=self._expansions)).prove_now(theorem)
+        return made if found.proof is None else with_reference(made, found.proof)
+
+    def _next(self, task: Task, operator: str, seed: int) -> Task | None:
+        if operator != LEMMA:
+            return make_variant(task, operator, seed)
+        goals = sub_goals(task, self._backend)
+        return random.Random(seed).choice(goals) if goals else None

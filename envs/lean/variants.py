@@ -1,8 +1,9 @@
 """Variants of a theorem, as AlphaProof makes them for test-time learning: easier, harder, nearer to a part of it.
 
 Operators rewrite text: ``specialise`` (a number for a variable, or one variable for two), ``generalise`` (a variable for a number),
-``drop_hypothesis``, ``add_hypothesis``, ``converse``, and ``lemma`` (an open goal of a proof attempt). What comes out need not be true, nor
-even well-formed: `elaborating` keeps what Lean can read, and `sort_variants` finds those that a search can prove; the rest stay open.
+``drop_hypothesis``, ``add_hypothesis``, ``converse``; `sub_goals` are what basic tactics leave of a theorem, and `lemma` makes a theorem of
+any goal that Lean shows, an open one of an attempt, say. What comes out need not be true, nor even well-formed: `elaborating` keeps what
+Lean can read, and `sort_variants` finds those that a search can prove; the rest stay open.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from collections.abc import Callable, Iterable, Sequence
 
 from flywheel.envs.lean.family import canonical, split_signature, task_of
 from flywheel.envs.lean.goals import normalize
+from flywheel.envs.lean.guides import basic_tactics
 from flywheel.envs.lean.rename import IDENTIFIER, replace_name
 from flywheel.envs.lean.search import ProofSearch
 from flywheel.types import Task
 from flywheel.verifiers.lean import LeanPayload
 from flywheel.verifiers.lean_check import ProofChecker
 from flywheel.verifiers.lean_gate import read_statement, refuse_statement
+from flywheel.verifiers.lean_protocol import LeanBackend
 
 Group = tuple[str, str]  # a binder's names and its type; no names for an instance
 _NUMBER = re.compile(r"(?<![\w.'])[0-9]+(?![\w.'])")
@@ -150,6 +153,25 @@ def lemma(task: Task, goal: str, seed: int = 0, operator: str = "mutate:lemma") 
     return _child(task, join_signature(groups, target[0].removeprefix("⊢").strip()), operator, seed)
 
 
+def sub_goals(task: Task, backend: LeanBackend) -> list[Task]:
+    """Return what is left of a theorem after one basic tactic, each goal as a lemma of its own.
+
+    Raises:
+        ValueError: the statement is refused.
+        VerifierError: Lean can't be reached.
+    """
+    start = backend.open_goal(LeanPayload.read(task.payload).theorem)
+    made: dict[str, Task] = {}
+    for tactic in basic_tactics(start.goals[0]):
+        state = backend.run_tactic(start, tactic).state
+        for goal in state.goals if state is not None else ():
+            child = lemma(task, goal)
+            if child is not None:
+                made.setdefault(_key(child), child)
+    made.pop(_key(task), None)
+    return list(made.values())
+
+
 def elaborating(tasks: Iterable[Task | None], checker: ProofChecker) -> list[Task]:
     """Return those tasks whose statements Lean can read.
 
@@ -181,10 +203,19 @@ async def sort_variants(tasks: Iterable[Task], search: ProofSearch, *, seed: int
         if found.proof is None:
             still_open.append(task)
         else:
-            payload = {**task.payload, "reference": found.proof}
-            fields = {"params": task.params, "seed": task.seed, "parent_id": task.parent_id, "operator": task.operator}
-            proved.append(Task.create(env=task.env, family=task.family, prompt=task.prompt, payload=payload, **fields))
+            proved.append(with_reference(task, found.proof))
     return proved, still_open
+
+
+def with_reference(task: Task, proof: str) -> Task:
+    """Return a task that has a proof as its reference."""
+    payload = {**task.payload, "reference": proof}
+    fields = {"params": task.params, "seed": task.seed, "parent_id": task.parent_id, "operator": task.operator}
+    return Task.create(env=task.env, family=task.family, prompt=task.prompt, payload=payload, **fields)
+
+
+def _key(task: Task) -> str:
+    return canonical(read_statement(task.payload["statement"]).signature)
 
 
 def _child(task: Task, signature: str, operator: str, seed: int) -> Task | None:

@@ -27,7 +27,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flywheel.config import Recipe
-from flywheel.contracts import Relabeller
+from flywheel.contracts import Engine, Relabeller
 from flywheel.errors import InfraError, NotRelabelledError, StoreError, described
 from flywheel.hindsight.instructions import Instructor
 from flywheel.hindsight.lesson import MAX_REASON, Lesson
@@ -35,6 +35,7 @@ from flywheel.hindsight.repair import OPERATOR, Repairer
 from flywheel.hindsight.replaying import TRIES, behind_new_prompt, can_teach, fewest, why_shortened
 from flywheel.inference.chat import ChatFormat
 from flywheel.judge import judge
+from flywheel.rollout.asking import EngineForThreads
 from flywheel.rollout.playing import actions_of, imitation_row, play
 from flywheel.rollout.stage import Stage
 from flywheel.store.journal import Journal, Relabelling
@@ -60,6 +61,7 @@ class Harvest:
         relabellings: What became of each, kept or dropped.
         shortened: How many lessons lost their earlier turns, by the rule that took them.
         instructions: How many tasks a model worded, or why it did not, and the ``tokens`` that it took.
+        num_asked_tokens: What relabellers that ask the policy had it sample.
     """
 
     lessons: tuple[Lesson, ...]
@@ -67,11 +69,13 @@ class Harvest:
     relabellings: tuple[Relabelling, ...]
     shortened: Mapping[str, int] = field(default_factory=dict)
     instructions: Mapping[str, int] = field(default_factory=dict)
+    num_asked_tokens: int = 0
 
     def figures(self) -> dict[str, float]:
         """Return the figures ``learning/dropped/…`` and the like (flywheel/monitor/figures.py)."""
         counts = {"dropped": self.dropped, "shortened": self.shortened, "instructions": self.instructions}
         figures = {f"learning/{kind}/{name}": float(n) for kind, found in counts.items() for name, n in sorted(found.items())}
+        figures |= {"learning/asked_tokens": float(self.num_asked_tokens)} if self.num_asked_tokens else {}
         return figures | {f"learning/dropped_share/{reason}": n / len(self.relabellings) for reason, n in sorted(self.dropped.items())}
 
 
@@ -115,6 +119,7 @@ class Harvester:
         source: Knows the splits and what may train.
         journal: The run's, for the tasks that it has seen.
         instructor: Has a model word the tasks; None where templates do.
+        engine: Serves the policy, for relabellers that ask it (`flywheel.contracts.Guided`); None where there is none to ask.
     """
 
     def __init__(
@@ -125,6 +130,7 @@ class Harvester:
         source: TaskSource,
         journal: Journal,
         instructor: Instructor | None = None,
+        engine: Engine | None = None,
     ) -> None:
         self._learning = recipe.learning
         self._max_context = recipe.engine.max_model_len or math.inf
@@ -133,6 +139,8 @@ class Harvester:
         self._source = source
         self._journal = journal
         self._instructor = instructor
+        self._engine = engine
+        self._asked: EngineForThreads | None = None
         classes = [(name, environment_class(name, config)) for name, config in recipe.environments.items()]
         environments = {getattr(cls, "name", name): cls for name, cls in classes}
         self._relabellers: dict[str, Sequence[Relabeller]] = {
@@ -149,7 +157,9 @@ class Harvester:
         """Return the lessons of a step's groups. Nothing that goes wrong with one attempt reaches the others or the caller."""
         async with self._one_at_a_time:
             if self._learning.hindsight_share:
+                self._guide_relabellers()
                 await asyncio.to_thread(self._remember, groups, step)
+            before = 0 if self._asked is None else self._asked.num_tokens
             limit = min(MAX_TRIED, math.ceil(self._learning.hindsight_share * sum(len(group.experiences) for group in groups)))
             left = self._chosen(groups)[: MAX_LOOKED_AT * limit]
             screened: list[_Pair] = []
@@ -164,7 +174,21 @@ class Harvester:
             worded = await asyncio.gather(*(self._worded(pair, instructions) for pair in screened))
             found = await asyncio.gather(*(self._made(pair) for pair in worded))
             repaired = await self._repairs(groups)
-        return _summed([*_outcomes(worded, found), *repaired], instructions)
+            num_asked_tokens = 0 if self._asked is None else self._asked.num_tokens - before
+        made = _summed([*_outcomes(worded, found), *repaired], instructions)
+        return dataclasses.replace(made, num_asked_tokens=num_asked_tokens)
+
+    def _guide_relabellers(self) -> None:
+        """Give those that ask the policy an engine that their threads may ask; once, in the loop that the engine lives in."""
+        if self._engine is None or self._asked is not None:
+            return
+        self._asked = asked = EngineForThreads(self._engine)
+
+        def guided(maker: Relabeller) -> Relabeller:
+            made: Relabeller = maker.guided_by(asked, self._chat) if hasattr(maker, "guided_by") else maker
+            return made
+
+        self._relabellers = {name: [guided(maker) for maker in makers] for name, makers in self._relabellers.items()}
 
     def _remember(self, groups: Sequence[Group], step: int) -> None:
         # From the journal: which tasks are known must not depend on where a run was killed.

@@ -1,4 +1,4 @@
-"""How the engine is asked: a call that breaks is made again, and the time in which anything is asked is measured."""
+"""How the engine is asked: a call that breaks is made again, the time in which anything is asked is measured, and threads may ask, too."""
 
 from __future__ import annotations
 
@@ -75,3 +75,39 @@ class AskedEngine:
     async def close(self) -> None:
         """Stop what `start` started."""
         await self._engine.close()
+
+
+class EngineForThreads:
+    """An engine that may be asked in any thread and event loop: it answers in the loop where it was made, which must go on running.
+
+    Args:
+        engine: Who answers.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.name = engine.name
+        self.num_tokens = 0
+        self._engine = engine
+        self._loop = asyncio.get_running_loop()
+
+    async def generate(self, prompt_ids: Sequence[int], sampling: Sampling) -> Completion:
+        """Sample one completion.
+
+        Raises:
+            InfraError: the engine's own.
+        """
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._answered(prompt_ids, sampling), self._loop))
+
+    async def _answered(self, prompt_ids: Sequence[int], sampling: Sampling) -> Completion:
+        completion = await self._engine.generate(prompt_ids, sampling)
+        self.num_tokens += len(completion.token_ids)
+        return completion
+
+    async def start(self) -> None:
+        """Whose engine it is starts it."""
+
+    async def update_weights(self, update: WeightUpdate) -> None:
+        """Whose engine it is gives it weights."""
+
+    async def close(self) -> None:
+        """Whose engine it is ends it."""

@@ -1,4 +1,4 @@
-"""Model-written theorems and autoformalised problems, with a scripted model and judge: what holds is kept, the rest is refused and said why."""
+"""Model-written theorems and autoformalised problems, with a scripted model and judge: what holds is kept, the rest refused."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -174,11 +175,37 @@ def test_what_was_left_to_prove_becomes_theorems() -> None:
     learn(str(task.payload["statement"]), "by\n  apply Or.inl\n  exact h")
     learn("theorem target (p : Prop) (h : p) : p", "by\n  exact h")
     failed = Trajectory(task_id=task.id, turns=(), stop_reason="max_turns", answer=None)
-    ((made, played),) = SearchRelabeller(Named()).relabel(task, failed, verdict("truncated"))
+    (whole, proof), (made, played) = SearchRelabeller(Named()).relabel(task, failed, verdict("truncated"))
+    assert (whole.prompt, whole.parent_id, whole.operator) == (task.prompt, task.id, "hindsight:lean_search")
+    assert whole.payload["reference"] == proof.answer == "by\n  apply Or.inl\n  exact h"
+    assert LeanVerifier(backend=Oracle()).verify(whole, proof).outcome == "solved"
     assert made.payload["statement"] == "theorem target (p : Prop) (h : p) : p"
     assert (made.parent_id, made.operator) == (task.id, "hindsight:lean_search")
     assert played.answer == "by\n  exact h"
     assert LeanVerifier(backend=Oracle()).verify(made, played).outcome == "solved"
+
+
+def test_a_search_in_a_run_asks_the_policy_first() -> None:
+    task = task_of(STATEMENT.removeprefix("theorem target "), "hand")
+    failed = Trajectory(task_id=task.id, turns=(), stop_reason="max_turns", answer=None)
+    chat = make_chat()
+
+    def policy_that(says: Sequence[str]) -> ScriptedPolicy:
+        said = itertools.cycle(says)
+        return ScriptedPolicy(chat, lambda context: call("tactic", text=next(said)))
+
+    knowing = policy_that(PROOF)
+    nobody = Table({})
+    guided = SearchRelabeller(States(), guide=nobody, policy_budget=Budget(expansions=16, width=5)).guided_by(knowing, chat)
+    pairs = guided.relabel(task, failed, verdict("failed"))
+    assert pairs[0][1].answer == "by\n  " + "\n  ".join(PROOF)
+    assert len(knowing.asked) == 5 * len(PROOF)
+    assert nobody.asked == []
+    ignorant, basic = policy_that(["nonsense"]), Table(dict.fromkeys(PROOF, -1.0))
+    pairs = SearchRelabeller(States(), guide=basic).guided_by(ignorant, chat).relabel(task, failed, verdict("failed"))
+    assert pairs[0][1].answer == "by\n  " + "\n  ".join(PROOF)
+    assert len(ignorant.asked) == 4
+    assert len(basic.asked) == len(PROOF)
 
 
 def test_a_policy_is_evaluated_with_search(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

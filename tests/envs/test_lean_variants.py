@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from flywheel.contracts import Mutator, draw_params
 from flywheel.envs.lean.families import FAMILIES
 from flywheel.envs.lean.family import split_signature, task_of
 from flywheel.envs.lean.rename import renamed
-from flywheel.envs.lean.search import Candidate, ProofSearch
+from flywheel.envs.lean.search import Candidate, ProofSearch, actions
 from flywheel.envs.lean.test_time import TARGET, VARIANT, TestTimeEnv
 from flywheel.envs.lean.variants import (
     OPERATORS,
@@ -27,10 +28,14 @@ from flywheel.envs.lean.variants import (
     make_variant,
     sort_variants,
     specialise,
+    sub_goals,
 )
+from flywheel.types import Trajectory
+from flywheel.verifiers.lean import LeanVerifier
 from flywheel.verifiers.lean_check import ProofChecker
+from flywheel.verifiers.lean_file import FileBackend
 from flywheel.verifiers.lean_gate import refuse_statement
-from flywheel.verifiers.lean_protocol import ProofState
+from flywheel.verifiers.lean_protocol import ProofState, Step, Theorem
 from tests.envs.lean_oracle import Oracle, learn, learning
 
 CHAIN = "(a b c : Nat) (h1 : a ≤ b) (h2 : b ≤ c + 2) : a ≤ c + 2"
@@ -127,6 +132,32 @@ def test_an_open_goal_becomes_a_lemma() -> None:
         assert lemma(task, unsayable) is None
 
 
+class Split(Oracle):
+    """The oracle with goals as Lean shows them for an induction hypothesis behind an ``∧``: ``constructor`` leaves both sides."""
+
+    def open_goal(self, theorem: Theorem) -> ProofState:
+        return ProofState(theorem=theorem, goals=("p q : Prop\nh : p\n⊢ p ∧ (p → q)",))
+
+    def run_tactic(self, state: ProofState, tactic: str) -> Step:
+        if tactic != "constructor":
+            return Step(error="no")
+        goals = ("case left\np q : Prop\nh : p\n⊢ p", "case right\np q : Prop\nh : p\n⊢ p → q")
+        return Step(state=ProofState(theorem=state.theorem, tactics=(tactic,), goals=goals))
+
+
+SPLIT = "(p q : Prop) (h : p) : p ∧ (p → q)"
+
+
+def test_sub_goals_become_lemmas() -> None:
+    task = task_of(SPLIT, "hand")
+    made = sub_goals(task, Split())
+    assert [one.payload["statement"] for one in made] == [
+        "theorem target (p q : Prop) (h : p) : p",
+        "theorem target (p q : Prop) (h : p) : p → q",
+    ]
+    assert {(one.parent_id, one.operator) for one in made} == {(task.id, "mutate:lemma")}
+
+
 def test_only_what_lean_can_read_is_kept() -> None:
     good, bad = task_of("(p : Prop) : p", "hand"), task_of("(p : Prop) : p +", "hand")
     assert elaborating([good, None, bad], ProofChecker(Oracle())) == [good]
@@ -161,6 +192,49 @@ def test_draws_are_the_theorem_and_its_neighbours() -> None:
     variants = [task for task in tasks if task.family == VARIANT]
     assert len({task.prompt for task in variants}) > 15
     assert all(task.parent_id for task in variants)
+    env.close()
+
+
+def test_drawn_variants_have_the_proofs_that_a_search_finds() -> None:
+    learn("theorem target (p q : Prop) (h : p) : p", "by\n  assumption")
+    options: dict[str, Any] = {"statement": f"theorem hard {SPLIT}", "operators": ("lemma",), "share": 0.0, "distance": 1}
+    env = TestTimeEnv(**options, backend=Lemmas())
+    drawn = {str(task.payload["statement"]): task for task in (env.draw(seed) for seed in range(20))}
+    provable = drawn.pop("theorem target (p q : Prop) (h : p) : p")
+    (still_open,) = drawn.values()
+    assert (provable.family, provable.operator, provable.payload["reference"]) == (VARIANT, "mutate:lemma", "by\n  assumption")
+    assert env.demonstrate(provable) == actions(["assumption"])
+    assert "reference" not in still_open.payload
+    with pytest.raises(NotImplementedError):
+        env.demonstrate(still_open)
+    unsearched = TestTimeEnv(**options, expansions=0, backend=Lemmas())
+    assert not any("reference" in unsearched.draw(seed).payload for seed in range(20))
+
+
+class Lemmas(Split):
+    """`Split` for its own theorem, and the plain oracle for every other."""
+
+    def open_goal(self, theorem: Theorem) -> ProofState:
+        return super().open_goal(theorem) if theorem.statement.endswith("q)") else Oracle.open_goal(self, theorem)
+
+    def run_tactic(self, state: ProofState, tactic: str) -> Step:
+        return super().run_tactic(state, tactic) if state.theorem.statement.endswith("q)") else Oracle.run_tactic(self, state, tactic)
+
+
+@pytest.mark.lean
+def test_a_real_lean_draws_variants_and_proves_some() -> None:
+    backend = FileBackend()
+    statement = "theorem hard (p q r : Prop) (h : p ∧ q) (k : q → r) : r ∧ p"
+    goals = [str(one.payload["statement"]) for one in sub_goals(task_of(statement.removeprefix("theorem hard "), "hand"), backend)]
+    assert {f"theorem target (p q r : Prop) (h : p ∧ q) (k : q → r) : {goal}" for goal in ("r", "p")} <= set(goals)
+    env = TestTimeEnv(statement=statement, share=0.0, distance=1, expansions=1, backend=backend)
+    drawn = [env.draw(seed) for seed in range(8)]
+    assert {task.family for task in drawn} == {VARIANT}
+    proved = [task for task in drawn if "reference" in task.payload]
+    assert 0 < len(proved) < len(drawn)
+    for task in proved:
+        answer = Trajectory(task_id=task.id, turns=(), stop_reason="terminated", answer=str(task.payload["reference"]))
+        assert LeanVerifier(backend=backend).verify(task, answer).outcome == "solved"
     env.close()
 
 

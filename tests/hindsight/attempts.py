@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from flywheel.config import Recipe
+from flywheel.contracts import Engine
 from flywheel.hindsight.harvest import Harvest, Harvester
 from flywheel.hindsight.instructions import Instructor
 from flywheel.rollout.stage import Stage
@@ -51,18 +52,28 @@ async def _collected(recipe: Recipe, task: Task, scripts: Sequence[Sequence[str]
     return Group(id=group_id, task=task, experiences=tuple(experiences))
 
 
-def harvested(recipe: Recipe, groups: Sequence[Group], folder: Path, *, steps: int = 1, model: ChatModel | None = None) -> list[Harvest]:
-    """Return the harvests of the same groups, step by step; a model words the tasks where one is given."""
-    return asyncio.run(_harvested(recipe, groups, folder, steps, model))
+def harvested(
+    recipe: Recipe,
+    groups: Sequence[Group],
+    folder: Path,
+    *,
+    steps: int = 1,
+    model: ChatModel | None = None,
+    engine: Engine | None = None,
+) -> list[Harvest]:
+    """Return the harvests of the same groups, step by step; a model words the tasks, and a policy can be asked, where one is given."""
+    return asyncio.run(_harvested(recipe, groups, folder, steps, model, engine))
 
 
-async def _harvested(recipe: Recipe, groups: Sequence[Group], folder: Path, steps: int, model: ChatModel | None) -> list[Harvest]:
+async def _harvested(
+    recipe: Recipe, groups: Sequence[Group], folder: Path, steps: int, model: ChatModel | None, engine: Engine | None
+) -> list[Harvest]:
     stage, journal = Stage(recipe), Journal(folder)
     try:
         journal.append_groups(groups, step=1)
         source = TaskSource(recipe)
         instructor = None if model is None else Instructor(model, CHAT, source, seed=0)
-        harvester = Harvester(recipe, stage, CHAT, source, journal, instructor)
+        harvester = Harvester(recipe, stage, CHAT, source, journal, instructor, engine)
         found = []
         for step in range(1, steps + 1):
             found.append(await harvester.harvest(groups, step=step))

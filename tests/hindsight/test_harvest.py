@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import itertools
@@ -11,14 +12,16 @@ from typing import Any
 
 import pytest
 
+from flywheel.contracts import Engine, Sampling
 from flywheel.errors import InfraError, NotRelabelledError
 from flywheel.hindsight.harvest import MAX_PER_GROUP, Harvest
+from flywheel.inference.chat import ChatFormat
 from flywheel.store.journal import Journal
 from flywheel.tasks.source import TaskSource
 from flywheel.types import Group, Task, Trajectory, Verdict
 from tests.hindsight.attempts import CHAT, collected, harvested, recipe_of, said
 from tests.hindsight.words import Pairs, Words, WordsVerifier, retold, word_task
-from tests.scripted import call
+from tests.scripted import ScriptedPolicy, call
 
 RECIPE = recipe_of("tests.hindsight.words:Words")
 SOURCE = TaskSource(RECIPE)
@@ -79,6 +82,36 @@ def test_a_kept_attempt_keeps_the_ids_that_the_policy_sampled(tmp_path: Path, mo
     assert all(turn.behavior_logprobs is None for turn in made.trajectory.turns)
     assert found.shortened == {}
     assert [(r.parent_id, r.child_id, r.relabeller, r.kept) for r in found.relabellings] == [(parent.id, made.id, "words", True)]
+
+
+def test_a_relabeller_may_ask_the_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From its own thread and event loop, while the engine lives in the harvest's; what it had sampled is counted."""
+
+    class Asking:
+        name = "words"
+        policy: tuple[Engine, ChatFormat] | None = None
+
+        def guided_by(self, engine: Engine, chat: ChatFormat) -> Asking:
+            made = Asking()
+            made.policy = engine, chat
+            return made
+
+        def relabel(self, task: Task, trajectory: Trajectory, verdict: Verdict) -> Pairs:
+            if self.policy is None:
+                raise NotRelabelledError("nobody_to_ask")
+            engine, chat = self.policy
+            said = asyncio.run(engine.generate(chat.render_task("Which letter?", []), Sampling(max_tokens=8)))
+            return [retold(task, trajectory, chat.tokenizer.decode(said.token_ids[:1]), number=TRAIN)]
+
+    monkeypatch.setattr(Words, "relabellers", classmethod(lambda cls: (Asking(),)))
+    group = collected(RECIPE, ASKED, FAILED)
+    (alone,) = harvested(RECIPE, [group], tmp_path / "alone")
+    assert (alone.dropped, alone.num_asked_tokens) == ({"nobody_to_ask": 1}, 0)
+    policy = ScriptedPolicy(CHAT, lambda context: "r")
+    (found,) = harvested(RECIPE, [group], tmp_path / "guided", engine=policy)
+    assert [lesson.experience.task.payload["letter"] for lesson in found.lessons] == ["r"]
+    assert found.num_asked_tokens == len(policy.asked[0].completion_ids) > 0
+    assert found.figures()["learning/asked_tokens"] == found.num_asked_tokens
 
 
 def test_ids_are_the_same_in_every_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
