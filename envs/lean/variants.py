@@ -172,6 +172,21 @@ def sub_goals(task: Task, backend: LeanBackend) -> list[Task]:
     return list(made.values())
 
 
+def variants_of(task: Task, count: int, backend: LeanBackend) -> list[Task]:
+    """Return at most `count` different variants of a theorem that Lean can read: its sub-goals, and what each operator makes in turn.
+
+    Raises:
+        ValueError: the theorem's own statement is refused.
+        VerifierError: Lean can't be reached.
+    """
+    made = {_key(child): child for child in sub_goals(task, backend)}
+    for at in range(4 * count):
+        child = make_variant(task, list(OPERATORS)[at % len(OPERATORS)], at // len(OPERATORS))
+        if child is not None:
+            made.setdefault(_key(child), child)
+    return elaborating(made.values(), ProofChecker(backend))[:count]
+
+
 def elaborating(tasks: Iterable[Task | None], checker: ProofChecker) -> list[Task]:
     """Return those tasks whose statements Lean can read.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from flywheel.envs.lean.guides import BasicGuide, PolicyGuide, basic_tactics
 from flywheel.envs.lean.relabel import SearchRelabeller
 from flywheel.envs.lean.search import Budget, Candidate, Method, ProofSearch, actions
 from flywheel.errors import NotRelabelledError
-from flywheel.types import Outcome, Trajectory, Verdict
+from flywheel.types import Outcome, Task, Trajectory, Verdict
 from flywheel.verifiers.lean import LeanVerifier
 from flywheel.verifiers.lean_protocol import ProofState, Step, Theorem
 from flywheel.verify import parse_line
@@ -221,6 +222,16 @@ def test_a_policy_is_evaluated_with_search(capsys: pytest.CaptureFixture[str], t
     task, answer = parse_line(printed.out.splitlines()[0].encode())
     proof = Trajectory(task_id=task.id, turns=(), stop_reason="terminated", answer=answer)
     assert LeanVerifier(backend=Oracle()).verify(task, proof).outcome == "solved"
+    out = tmp_path / "records.jsonl"
+    assert prove.main(["basic", str(tmp_path / "tasks.jsonl"), "--expansions", "1", "--variants", "3", "--records", str(out)]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    kept = [Task.from_json(json.loads(line)) for line in out.read_text("utf-8").splitlines()]
+    assert [task.payload.get("reference") for task in kept] == [line["answer"] for line in lines]
+    assert Counter(line["answer"] for line in lines)["by\n  assumption"] >= 1
+    first, second = (line["task"]["id"] for line in lines if line["task"]["parent_id"] is None)
+    assert Counter(task.parent_id for task in kept)[second] == 3
+    assert {task.parent_id for task in kept} <= {None, first, second}
+    assert len({task.payload["statement"] for task in kept}) == len(kept)
     (tmp_path / "bad.jsonl").write_text('{"prompt": "?", "payload": {}}\n')
     assert prove.main(["basic", str(tmp_path / "bad.jsonl")]) == 1
     assert "bad.jsonl:1: lean payload" in capsys.readouterr().err
