@@ -93,6 +93,8 @@ def basic_tactics(goal: str) -> list[str]:
 
 
 def _uses(name: str, kind: str) -> list[str]:
+    if kind.startswith(("Prop", "Type", "Sort")):
+        return []
     uses = [f"exact {name}"]
     if "→" in kind or kind.startswith(("∀", "¬")):
         uses.append(f"apply {name}")

@@ -256,6 +256,24 @@ def test_renamed_theorems_are_the_same_theorem() -> None:
 
 
 @pytest.mark.lean
+def test_the_tools_of_a_real_lean() -> None:
+    env = LeanEnv(backend=FileBackend())
+    env.reset(options={"task": swap()})
+    assert call(env, "tactic", text="constructor")[0].count("⊢") == 2
+    assert "type mismatch" in call(env, "tactic", text="exact h.1")[0].lower()
+    assert call(env, "tactic", text="exact h.2")[0].count("⊢") == 1
+    assert call(env, "undo")[0].count("⊢") == 2
+    assert call(env, "goals")[0].count("⊢") == 2
+    for tactic in ("exact h.2", "exact h.1"):
+        shown = call(env, "tactic", text=tactic)[0]
+    assert shown == NOTHING_LEFT
+    found = call(env, "search", query="nat Add comm")[0]
+    assert found.startswith("Nat.add_comm : ∀ (n m : Nat), n + m = m + n\n") or "can't search" in found  # a Lean without its own library
+    assert call(env, "submit") == ("submitted", 1.0, True)
+    env.close()
+
+
+@pytest.mark.lean
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.family)
 def test_references_are_proofs_for_a_real_lean(kind: type[LeanFamily], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FLYWHEEL_LEAN_BACKEND")

@@ -224,11 +224,11 @@ class Lemmas(Split):
 @pytest.mark.lean
 def test_a_real_lean_draws_variants_and_proves_some() -> None:
     backend = FileBackend()
-    statement = "theorem hard (p q r : Prop) (h : p ∧ q) (k : q → r) : r ∧ p"
-    goals = [str(one.payload["statement"]) for one in sub_goals(task_of(statement.removeprefix("theorem hard "), "hand"), backend)]
-    assert {f"theorem target (p q r : Prop) (h : p ∧ q) (k : q → r) : {goal}" for goal in ("r", "p")} <= set(goals)
-    env = TestTimeEnv(statement=statement, share=0.0, distance=1, expansions=1, backend=backend)
-    drawn = [env.draw(seed) for seed in range(8)]
+    signature = "(p q r : Prop) (h : p) (k : q → r) : r ∧ p"
+    goals = [str(one.payload["statement"]) for one in sub_goals(task_of(signature, "hand"), backend)]
+    assert {f"theorem target (p q r : Prop) (h : p) (k : q → r) : {goal}" for goal in ("r", "p")} <= set(goals)
+    env = TestTimeEnv(statement=f"theorem hard {signature}", operators=("lemma",), share=0.0, distance=1, expansions=1, backend=backend)
+    drawn = [env.draw(seed) for seed in range(5)]
     assert {task.family for task in drawn} == {VARIANT}
     proved = [task for task in drawn if "reference" in task.payload]
     assert 0 < len(proved) < len(drawn)

@@ -104,7 +104,7 @@ class Script:
                 say("error", at, "type mismatch")
             elif line.startswith("#eval "):
                 words = re.findall(r'"(\w+)"', lines[at + 1])
-                for lemma in [lemma for lemma in self.lemmas if all(word in lemma for word in words)]:
+                for lemma in [lemma for lemma in self.lemmas if all(word in lemma.lower() for word in words)]:
                     say("info", at, lemma)
             elif line.startswith("import Nowhere"):
                 say("error", at, "unknown package 'Nowhere'")
