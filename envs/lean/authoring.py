@@ -1,12 +1,13 @@
 """Model-written theorems: a model's own with its proof, or its Lean statement of a text problem (autoformalisation, `flywheel.write`).
 
 A statement must pass the lexical gate, elaborate, and be neither provable by the basic tactics (it would say too little) nor refutable by
-them (it would say something false). A proof that comes with it must be one; without, the theorem stays open. Whether it says what the
-problem says is for the judge of `flywheel.write`, where one is configured.
+them or by small values for its variables (it would say something false). A proof that comes with it must be one; without, the theorem
+stays open. Whether it says what the problem says is for the judge of `flywheel.write`, where one is configured.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +17,7 @@ from flywheel.envs.lean.families import FAMILIES
 from flywheel.envs.lean.family import split_signature, task_of
 from flywheel.envs.lean.guides import BasicGuide
 from flywheel.envs.lean.search import Budget, ProofSearch
-from flywheel.envs.lean.variants import join_signature
+from flywheel.envs.lean.variants import is_hypothesis, join_signature
 from flywheel.types import Task, Trajectory, derive_seed
 from flywheel.verifiers.lean import LeanPayload, LeanVerifier
 from flywheel.verifiers.lean_backends import borrowed
@@ -27,6 +28,15 @@ from flywheel.verifiers.lean_protocol import LeanBackend, Theorem
 FAMILY = "written"
 TRIVIAL = Budget(expansions=2, width=8)
 MAX_STATEMENT = 4000
+MAX_EXAMPLES = 16
+_DECIDED = "(by first | decide | simp)"
+_NATURAL, _WHOLE = ("0", "1", "2"), ("0", "1", "(-1)")
+_VALUES = {
+    **dict.fromkeys(("Nat", "ℕ"), _NATURAL),
+    **dict.fromkeys(("Int", "ℤ", "ℚ", "ℝ"), _WHOLE),
+    "Prop": ("True", "False"),
+    "Bool": ("true", "false"),
+}
 
 
 class LeanAuthor:
@@ -88,6 +98,10 @@ class LeanAuthor:
                 raise ValueError("trivially true: the basic tactics prove it")
             if _proves(search, refuted(theorem)):
                 raise ValueError("trivially false: the basic tactics refute it")
+            checker = ProofChecker(backend)
+            for example in counterexamples(theorem):
+                if checker.check(refuted(theorem), example, payload.allowed_axioms).passed:
+                    raise ValueError(f"trivially false: {example}")
             if (proof := task.payload.get("reference")) is not None:
                 attempt = Trajectory(task_id=task.id, turns=(), stop_reason="terminated", answer=str(proof))
                 for time in ("once", "twice"):
@@ -101,6 +115,19 @@ def refuted(theorem: Theorem) -> Theorem:
     groups, goal = split_signature(read_statement(theorem.statement).signature)
     closed = f"∀ {join_signature(groups, goal).removesuffix(f' : {goal}')}, {goal}" if groups else goal
     return Theorem(header=theorem.header, statement=f"theorem refuted : ¬ ({closed})", project=theorem.project)
+
+
+def counterexamples(theorem: Theorem) -> list[str]:
+    """Return what may prove a theorem false: small values for its variables, under which Lean decides its hypotheses and it."""
+    groups, _ = split_signature(read_statement(theorem.statement).signature)
+    arguments: list[tuple[str, ...]] = []
+    for at, (names, kind) in enumerate(groups):
+        choices = (_DECIDED,) if is_hypothesis(groups, at) else _VALUES.get(kind)
+        if choices is None or not names:
+            return []
+        arguments += [choices] * len(names.split())
+    chosen = itertools.islice(itertools.product(*arguments), MAX_EXAMPLES) if arguments else ()
+    return [f"fun all => absurd (all {' '.join(values)}) {_DECIDED}" for values in chosen]
 
 
 def _proves(search: ProofSearch, theorem: Theorem) -> bool:

@@ -116,15 +116,15 @@ class TestTimeEnv(LeanEnv):
 
     def _variant(self, seed: int) -> Task | None:
         rng = random.Random(seed)
-        task: Task | None = self._target(0)
+        task = self._target(0)
         if self._checker is None:
             self._checker = ProofChecker(self._backend)
         try:
             for step in range(rng.randint(1, self._distance)):
-                task = self._next(task, rng.choice(self._operators), derive_seed(seed, step))
-                if task is None:
+                child = self._next(task, rng.choice(self._operators), derive_seed(seed, step))
+                if child is None:
                     return None
-            assert task is not None
+                task = child
             theorem = LeanPayload.read(task.payload).theorem
             self._checker.asked(theorem)
         except ValueError:  # what is no theorem, or was none on the way

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,13 +12,14 @@ import pytest
 
 from flywheel.config import TasksConfig
 from flywheel.envs.lean import LeanEnv
-from flywheel.envs.lean.authoring import LeanAuthor, refuted
+from flywheel.envs.lean.authoring import MAX_EXAMPLES, LeanAuthor, counterexamples, refuted
 from flywheel.tasks.admission import Admission
 from flywheel.tasks.chat_model import Reply
 from flywheel.tasks.round_trip import RoundTrip
 from flywheel.tasks.writer import Judge, TaskWriter, Written
 from flywheel.tasks.writing_prompts import Method, from_problems, self_instruct
 from flywheel.verifiers.lean import LeanPayload
+from flywheel.verifiers.lean_file import FileBackend
 from flywheel.verifiers.lean_protocol import Theorem
 from tests.envs.lean_oracle import Oracle, learn, learning
 
@@ -88,7 +90,8 @@ def test_problems_are_asked_one_after_another_and_the_same_theorem_is_kept_once(
     ("reply", "why"),
     [
         ({"statement": "theorem mine (p : Prop) (h : p) : p"}, "trivially true"),
-        ({"statement": "theorem mine (p : Prop) : p"}, "trivially false"),
+        ({"statement": "theorem mine (p : Prop) : p"}, "trivially false: the basic tactics"),
+        ({"statement": "theorem mine (n : Nat) : n = n + 1"}, "trivially false: fun all => absurd (all 0)"),
         ({"statement": "theorem mine (p : Prop) : p +"}, "does not elaborate"),
         ({"statement": "theorem mine : sorry"}, "statement refused"),
         ({"statement": "axiom mine : False"}, "statement refused"),
@@ -103,7 +106,32 @@ def test_problems_are_asked_one_after_another_and_the_same_theorem_is_kept_once(
 def test_what_is_no_fit_theorem_is_refused(reply: Any, why: str) -> None:
     learn("theorem target (p : Prop) (h : p) : p", "by\n  assumption")
     learn("theorem refuted : ¬ (∀ (p : Prop), p)", "by\n  simp")
+    learn("theorem refuted : ¬ (∀ (n : Nat), n = n + 1)", "fun all => absurd (all 0) (by first | decide | simp)")
     assert why in str(refusal(reply))
+
+
+def test_counterexamples_are_small_values_under_which_the_hypotheses_hold() -> None:
+    decided = "(by first | decide | simp)"
+    found = counterexamples(Theorem(header="", statement="theorem t (p : Prop) (m : Nat) (h : 0 < m) : m = 1"))
+    assert found[:2] == [f"fun all => absurd (all True {m} {decided}) {decided}" for m in (0, 1)]
+    assert len(found) == 6
+    assert len(counterexamples(Theorem(header="", statement="theorem t (a b c : Int) : a = b"))) == MAX_EXAMPLES
+    for nothing in ("theorem t : 1 = 2", "theorem t (f : Nat → Nat) (n : Nat) : f n = n", "theorem t (n : Nat) [Fact (0 < n)] : n = 1"):
+        assert counterexamples(Theorem(header="", statement=nothing)) == []
+
+
+@pytest.mark.lean
+def test_a_real_lean_filters_statements() -> None:
+    author = LeanAuthor(backend=FileBackend())
+    author.check(author.build({"statement": "theorem t (p q r : Prop) (h : (p → q) ∧ (q → r)) (k : p) : r", "proof": "h.2 (h.1 k)"}))
+    for statement, why in (
+        ("theorem t (p q : Prop) (h : p → q) (k : p) : q", "trivially true"),
+        ("theorem t : 1 = 2", "trivially false"),
+        ("theorem t (p : Prop) (n : Nat) (h : p) (k : n = 0 ∨ p) : n = n + 1", "trivially false: fun all => absurd (all True 0"),
+        ("theorem t (n : Nat) : nowhere n", "does not elaborate"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(why)):
+            author.check(author.build({"statement": statement}))
 
 
 def test_a_theorem_with_its_proof_is_kept_with_it() -> None:
