@@ -8,6 +8,7 @@ Lean can read, and `sort_variants` finds those that a search can prove; the rest
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -224,9 +225,8 @@ async def sort_variants(tasks: Iterable[Task], search: ProofSearch, *, seed: int
 
 def with_reference(task: Task, proof: str) -> Task:
     """Return a task that has a proof as its reference."""
-    payload = {**task.payload, "reference": proof}
-    fields = {"params": task.params, "seed": task.seed, "parent_id": task.parent_id, "operator": task.operator}
-    return Task.create(env=task.env, family=task.family, prompt=task.prompt, payload=payload, **fields)
+    fields = {one.name: getattr(task, one.name) for one in dataclasses.fields(task) if one.name not in ("id", "payload")}
+    return Task.create(**fields, payload={**task.payload, "reference": proof})
 
 
 def _key(task: Task) -> str:

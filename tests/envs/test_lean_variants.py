@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -29,6 +30,7 @@ from flywheel.envs.lean.variants import (
     sort_variants,
     specialise,
     sub_goals,
+    with_reference,
 )
 from flywheel.types import Trajectory
 from flywheel.verifiers.lean import LeanVerifier
@@ -175,6 +177,9 @@ def test_provable_variants_get_a_reference_and_the_rest_stay_open() -> None:
     learn(str(provable.payload["statement"]), "by\n  exact h")
     proved, still_open = asyncio.run(sort_variants([provable, other], ProofSearch(Oracle(), Exact())))
     assert [task.payload["reference"] for task in proved] == ["by\n  exact h"]
+    heldout = dataclasses.replace(provable, split="heldout", source_id="mine", operator="mutate:lemma")
+    kept = with_reference(heldout, "by\n  exact h")
+    assert (kept.split, kept.source_id, kept.operator, kept.id) == ("heldout", "mine", "mutate:lemma", proved[0].id)
     assert still_open == [other]
 
 
