@@ -176,6 +176,8 @@ def sub_goals(task: Task, backend: LeanBackend) -> list[Task]:
 def variants_of(task: Task, count: int, backend: LeanBackend) -> list[Task]:
     """Return at most `count` different variants of a theorem that Lean can read: its sub-goals, and what each operator makes in turn.
 
+    Those of a held-out theorem are held out with it.
+
     Raises:
         ValueError: the theorem's own statement is refused.
         VerifierError: Lean can't be reached.
@@ -185,7 +187,8 @@ def variants_of(task: Task, count: int, backend: LeanBackend) -> list[Task]:
         child = make_variant(task, list(OPERATORS)[at % len(OPERATORS)], at // len(OPERATORS))
         if child is not None:
             made.setdefault(_key(child), child)
-    return elaborating(made.values(), ProofChecker(backend))[:count]
+    readable = elaborating(made.values(), ProofChecker(backend))[:count]
+    return [dataclasses.replace(child, split=task.split) for child in readable]
 
 
 def elaborating(tasks: Iterable[Task | None], checker: ProofChecker) -> list[Task]:

@@ -212,7 +212,8 @@ def test_a_search_in_a_run_asks_the_policy_first() -> None:
 def test_a_policy_is_evaluated_with_search(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     easy = "theorem target (p : Prop) (h : p) : p"
     learn(easy, "by\n  assumption")
-    records = [{"prompt": "?", "payload": {"statement": statement}, "id": name} for name, statement in (("a", easy), ("b", STATEMENT))]
+    asked = (("a", easy, "train"), ("b", STATEMENT, "heldout"))
+    records = [{"prompt": "?", "payload": {"statement": said}, "id": name, "split": split} for name, said, split in asked]
     (tmp_path / "tasks.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     assert prove.main(["basic", str(tmp_path / "tasks.jsonl"), "--expansions", "2"]) == 0
     printed = capsys.readouterr()
@@ -232,6 +233,7 @@ def test_a_policy_is_evaluated_with_search(capsys: pytest.CaptureFixture[str], t
     assert Counter(task.parent_id for task in kept)[second] == 3
     assert {task.parent_id for task in kept} <= {None, first, second}
     assert len({task.payload["statement"] for task in kept}) == len(kept)
+    assert {task.split for task in kept if second in (task.parent_id, task.id)} == {"heldout"}, "variants of what is held out are, too"
     (tmp_path / "bad.jsonl").write_text('{"prompt": "?", "payload": {}}\n')
     assert prove.main(["basic", str(tmp_path / "bad.jsonl")]) == 1
     assert "bad.jsonl:1: lean payload" in capsys.readouterr().err
