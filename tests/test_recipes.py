@@ -115,6 +115,8 @@ def test_it_takes_two_steps(name: str, tmp_path: Path) -> None:
     assert all(metrics[step]["outcomes/infra_error"] == 0 for step in (1, 2))
     assert [report["step"] for report in records(run, "step")] == [1, 2]
     assert {f"heldout/{env}" for env in environments(recipe)} <= set(metrics[2])
+    if name == "ttrl_lean":
+        assert any(metrics[step].get("learning/asked_tokens", 0) > 0 for step in (1, 2)), "no failed attempt was searched on from"
 
 
 @pytest.mark.gpu

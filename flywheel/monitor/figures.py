@@ -68,6 +68,7 @@ FIGURES: Mapping[str, str] = {
     "learning/dropped_share/REASON": "the same as a share of all that were tried in the step",
     "learning/instructions/OUTCOME": "relabelled tasks of the step worded by a model (written), or why they were not",
     "learning/instructions/tokens": "tokens that the model wrote for them",
+    "learning/asked_tokens": "tokens that relabellers that ask the policy (a proof search, say) had it sample",
     "learning/shortened/RULE": "relabelled attempts of the step that lost their earlier turns (flywheel/hindsight/harvest.py)",
     "learning/replayed": "own earlier successes that joined groups that failed as a whole",
     "learning/retried": "groups of the step that were tasks tried again",
