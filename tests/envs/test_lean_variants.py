@@ -187,7 +187,7 @@ def test_provable_variants_get_a_reference_and_the_rest_stay_open() -> None:
 
 
 def test_draws_are_the_theorem_and_its_neighbours() -> None:
-    env = TestTimeEnv(statement=f"theorem hard {CHAIN}", share=0.3, backend=Oracle())
+    env = TestTimeEnv(statement=f"theorem hard {CHAIN}", share=0.3, expansions=0, backend=Oracle())
     tasks = [env.draw(seed) for seed in range(80)]
     assert [env.draw(seed) for seed in range(80)] == tasks
     targets = [task for task in tasks if task.family == TARGET]
@@ -204,7 +204,7 @@ def test_drawn_variants_have_the_proofs_that_a_search_finds() -> None:
     learn("theorem target (p q : Prop) (h : p) : p", "by\n  assumption")
     options: dict[str, Any] = {"statement": f"theorem hard {SPLIT}", "operators": ("lemma",), "share": 0.0, "distance": 1}
     env = TestTimeEnv(**options, backend=Lemmas())
-    drawn = {str(task.payload["statement"]): task for task in (env.draw(seed) for seed in range(20))}
+    drawn = {str(task.payload["statement"]): task for task in (env.draw(seed) for seed in range(5))}
     provable = drawn.pop("theorem target (p q : Prop) (h : p) : p")
     (still_open,) = drawn.values()
     assert (provable.family, provable.operator, provable.payload["reference"]) == (VARIANT, "mutate:lemma", "by\n  assumption")
@@ -213,7 +213,7 @@ def test_drawn_variants_have_the_proofs_that_a_search_finds() -> None:
     with pytest.raises(NotImplementedError):
         env.demonstrate(still_open)
     unsearched = TestTimeEnv(**options, expansions=0, backend=Lemmas())
-    assert not any("reference" in unsearched.draw(seed).payload for seed in range(20))
+    assert not any("reference" in unsearched.draw(seed).payload for seed in range(5))
 
 
 class Lemmas(Split):
