@@ -81,7 +81,7 @@ class LeanVerifier:
     """
 
     name = "lean"
-    version = "2"
+    version = "3"
 
     def __init__(self, *, backend: LeanBackend | None = None, rechecker: Rechecker | None = None) -> None:
         self._own, self._rechecker = backend, rechecker
