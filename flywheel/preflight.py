@@ -22,8 +22,7 @@ from flywheel.model_shape import HUB_ID, hub_cache, is_offline
 from flywheel.monitor.wandb_key import has_wandb_key
 from flywheel.recipe_names import check_names
 from flywheel.sandbox.backends import find_backend
-from flywheel.tasks.source import environment_class
-from flywheel.tool_env import ToolEnv
+from flywheel.tasks.source import environment_class, lacking_demonstrations, shows_references
 
 MIN_FREE_BYTES = 2**30
 _DEVICES = Path("/dev")
@@ -72,11 +71,8 @@ def _environment_problems(recipe: Recipe, demonstrates: bool) -> Iterator[str]:
     for name, (config, cls) in used.items():
         if demonstrates and _shows_nothing(cls, config):
             yield f"environments.{name}: {_NEEDED}, and {cls.__name__} has none; define demonstrate(task)"
-        if demonstrates and (config.tasks_file is not None or config.dataset is not None):
-            yield (
-                f"environments.{name}: {_NEEDED}, and task records carry none: set cold_start.steps = 0 (of a distill stage with sources, "
-                "distill.anchor_share = 0) and give a model that needs none"
-            )
+        if demonstrates and (why := lacking_demonstrations(name, config)) is not None:
+            yield f"environments.{name}: {_NEEDED}, and {why}"
         lacks, section_lacks = getattr(cls, "lacks", None), getattr(cls, "section_lacks", None)
         if lacks is not None:
             yield from (f"environments.{name}: {lack}" for lack in lacks())
@@ -87,7 +83,7 @@ def _environment_problems(recipe: Recipe, demonstrates: bool) -> Iterator[str]:
 def _shows_nothing(cls: Any, config: EnvironmentConfig) -> bool:
     """Whether an environment that draws its own tasks has no demonstrations of them."""
     draws = config.tasks_file is None and config.dataset is None and not (hasattr(cls, "generators") and cls.generators())
-    return draws and getattr(cls, "demonstrate", ToolEnv.demonstrate) is ToolEnv.demonstrate
+    return draws and not shows_references(cls)
 
 
 def num_gpus() -> int | None:

@@ -180,7 +180,8 @@ def test_task_records_show_a_tiny_model_nothing(tmp_path: Path) -> None:
     (tmp_path / "tasks.jsonl").write_text('{"prompt": "x", "payload": {}}\n')
     section = {"use": f"{TOY}:SumsEnv", "tasks_file": "tasks.jsonl"}
     (problem,) = problems({"x": section})
-    assert "task records carry none: set cold_start.steps = 0" in problem
+    assert "1 of 1 task records carry none (the one with id" in problem
+    assert "set cold_start.steps = 0" in problem
     (tmp_path / "config.json").touch()
     (problem,) = problems({"x": {**section, "families": {"small": {}}}}, policy={"model": str(tmp_path)})
     assert "environments.x.families: they are the generators'" in problem

@@ -12,6 +12,7 @@ from typing import ClassVar
 from flywheel.contracts import Relabeller, TaskAuthor, TaskGenerator
 from flywheel.envs.chemistry.authoring import ChemistryAuthor
 from flywheel.envs.chemistry.families import families
+from flywheel.envs.chemistry.family import submission
 from flywheel.envs.chemistry.library import library_path
 from flywheel.envs.chemistry.relabel import ChemistryRelabeller, answer_keys
 from flywheel.tool_env import ToolEnv
@@ -65,6 +66,14 @@ class ChemistryEnv(ToolEnv):
     def author(cls) -> TaskAuthor:
         """Return what model-written tasks need."""
         return ChemistryAuthor()
+
+    def demonstrate(self, task: Task) -> list[str]:
+        """Return the submission of the answer that a task record has with it.
+
+        Raises:
+            NotImplementedError: it has none.
+        """
+        return [submission(str(task.payload["reference"]))] if isinstance(task.payload.get("reference"), str) else super().demonstrate(task)
 
     def describe(self, smiles: str) -> str:
         """Get a molecule's formula, descriptors and functional groups.

@@ -100,7 +100,7 @@ class ChemistryFamily(ABC):
 
     def demonstrate(self, task: Task) -> list[str]:
         """Return the submission of the reference molecule."""
-        return [json.dumps({"name": "submit", "arguments": {"smiles": self.reference(task)}}, separators=(",", ":"))]
+        return [submission(self.reference(task))]
 
     def reference(self, task: Task) -> str:
         """Return the SMILES that the task was made round.
@@ -259,6 +259,11 @@ def scaffold_of(smiles: str) -> str:
     for first, second in bonds:
         plain.AddBond(place[first], place[second], Chem.BondType.SINGLE)
     return str(Chem.MolToSmiles(plain))
+
+
+def submission(answer: str) -> str:
+    """Return what a policy would do to submit an answer."""
+    return json.dumps({"name": "submit", "arguments": {"smiles": answer}}, separators=(",", ":"))
 
 
 def plausible(mol: Chem.Mol) -> Chem.Mol:

@@ -14,6 +14,7 @@ from flywheel.envs.code.authoring import CodeAuthor
 from flywheel.envs.code.families import FAMILIES
 from flywheel.envs.code.reading import MAX_CHARS
 from flywheel.envs.code.record_formats import FORMATS
+from flywheel.envs.code.reference import demonstrate
 from flywheel.envs.code.relabel import ProgramRelabeller
 from flywheel.sandbox import shared_pool
 from flywheel.sandbox.judging import run_program, stopped
@@ -88,6 +89,14 @@ class CodeEnv(ToolEnv):
     def check_record(cls, task: Task) -> None:
         """Refuse a payload that is no code task's."""
         CodePayload.read(task.payload)
+
+    def demonstrate(self, task: Task) -> list[str]:
+        """Return what tests, then submits, the reference that a task record has with it.
+
+        Raises:
+            NotImplementedError: it has none.
+        """
+        return demonstrate(task) if isinstance(task.payload.get("reference"), str) else super().demonstrate(task)
 
     @classmethod
     def section_lacks(cls, config: EnvironmentConfig, backend: str) -> list[str]:

@@ -14,6 +14,7 @@ from flywheel.envs.lean.authoring import LeanAuthor
 from flywheel.envs.lean.families import FAMILIES, KINDS, WHOLE
 from flywheel.envs.lean.goals import show_error, show_goals
 from flywheel.envs.lean.lemmas import search_lemmas
+from flywheel.envs.lean.search import submission
 from flywheel.tool_env import ToolEnv
 from flywheel.types import Task, Trajectory, Turn
 from flywheel.verifiers.lean import LeanPayload, LeanVerifier
@@ -79,6 +80,14 @@ class LeanEnv(ToolEnv):
         from flywheel.envs.lean.relabel import SubgoalRelabeller  # it plays attempts through this environment
 
         return (SubgoalRelabeller(),)
+
+    def demonstrate(self, task: Task) -> list[str]:
+        """Return the submission of the proof that a task record has with it, whole: what its lines do alone is not known.
+
+        Raises:
+            NotImplementedError: it has none.
+        """
+        return [submission(str(task.payload["reference"]))] if isinstance(task.payload.get("reference"), str) else super().demonstrate(task)
 
     def begin(self, task: Task) -> None:
         """Read the task's payload; Lean is not asked before a tool needs it.

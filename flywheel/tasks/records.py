@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -34,15 +35,23 @@ class RecordGenerator:
         family: What the family is called.
         tasks: All tasks, at least one.
         task_key: The environment's canonical key of a task, if it has one.
+        demonstrate: The environment's reference actions for a task, if it has any (`NotImplementedError` for a task without).
     """
 
     knobs: Mapping[str, Knob] = {}
 
-    def __init__(self, family: str, tasks: Sequence[Task], task_key: Callable[[Task], str] | None = None) -> None:
+    def __init__(
+        self,
+        family: str,
+        tasks: Sequence[Task],
+        task_key: Callable[[Task], str] | None = None,
+        demonstrate: Callable[[Task], Sequence[str]] | None = None,
+    ) -> None:
         self.family = family
         self.tasks = tasks
         self.families = frozenset(task.family for task in tasks)
         self._task_key = task_key or asked
+        self._demonstrate = demonstrate
         self._ids = frozenset(task.id for task in tasks)
         self.heldout = frozenset(self.key(task) for task in tasks if task.split == "heldout")
 
@@ -55,10 +64,29 @@ class RecordGenerator:
         return task.id in self._ids
 
     def demonstrate(self, task: Task) -> list[str]:
-        """Records carry no demonstrations."""
-        raise NotImplementedError(
-            "task records carry no demonstrations: set cold_start.steps = 0 and give a model that needs none (not 'tiny')"
-        )
+        """Return the environment's reference actions for a record.
+
+        Raises:
+            NotImplementedError: it knows none for one of the records.
+        """
+        if self._demonstrate is None or self._lacking:
+            raise NotImplementedError(
+                f"{len(self._lacking)} of {len(self.tasks)} task records carry none (the one with id {self._lacking[0]}, say): set "
+                "cold_start.steps = 0 (of a distill stage with sources, distill.anchor_share = 0) and give a model that needs none, "
+                "not 'tiny'; or give each a reference that the environment's demonstrate(task) knows"
+            )
+        return list(self._demonstrate(task))
+
+    @functools.cached_property
+    def _lacking(self) -> list[str]:
+        """The ids of tasks without reference actions."""
+        return [task.id for task in self.tasks if not self._is_demonstrated(task)]
+
+    def _is_demonstrated(self, task: Task) -> bool:
+        try:
+            return self._demonstrate is not None and bool(self._demonstrate(task))
+        except Exception:  # noqa: BLE001 - plug-in code, which may know its own tasks only
+            return False
 
     def key(self, task: Task) -> str:
         """Return the environment's canonical key, or a hash of what the task asks."""

@@ -7,7 +7,9 @@ seed, split, index).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -29,6 +31,7 @@ from flywheel.tasks.datasets import dataset_tasks
 from flywheel.tasks.env_generator import EnvGenerator
 from flywheel.tasks.family import Family, family_of
 from flywheel.tasks.records import FiniteGenerator, RecordGenerator, task_records
+from flywheel.tool_env import ToolEnv
 from flywheel.types import Knobs, Split, Task, derive_seed
 
 _MAX_DRAWS = 10_000
@@ -409,7 +412,9 @@ def _families(name: str, config: EnvironmentConfig) -> list[Family]:
     elif config.dataset is not None:
         given = Path(config.dataset.path).stem, dataset_tasks(config.dataset, env, f"environments.{name}.dataset", convert, check)
     if given is not None:
-        return [Family(env=env, generator=RecordGenerator(*given, getattr(cls, "task_key", None)), share=config.weight, ranges={})]
+        demonstrate = _shown_by(name, cls, config) if shows_references(cls) else None
+        records = RecordGenerator(*given, getattr(cls, "task_key", None), demonstrate)
+        return [Family(env=env, generator=records, share=config.weight, ranges={})]
     generators = generators_of(cls)
     if not generators:
         return [Family(env=env, generator=EnvGenerator(env, _made(name, cls, config)), share=config.weight, ranges={})]
@@ -422,6 +427,30 @@ def _families(name: str, config: EnvironmentConfig) -> list[Family]:
         Family(env=env, generator=generators[f], share=config.weight * (c.weight if c else 1.0) / total, ranges=c.knobs if c else {})
         for f, c in chosen.items()
     ]
+
+
+def lacking_demonstrations(section: str, config: EnvironmentConfig) -> str | None:
+    """Return why a section's task records can't be demonstrated; None where they can, or where there are none or they can't be read."""
+    if config.tasks_file is None and config.dataset is None:
+        return None
+    with contextlib.suppress(ConfigError):
+        (family,) = _families(section, config)
+        try:
+            family.generator.demonstrate(family.generator.tasks[0])  # type: ignore[attr-defined]
+        except NotImplementedError as error:
+            return str(error)
+    return None
+
+
+def shows_references(cls: Any) -> bool:
+    """Whether an environment class says how tasks that it did not make itself are solved."""
+    return getattr(cls, "demonstrate", ToolEnv.demonstrate) is not ToolEnv.demonstrate
+
+
+def _shown_by(section: str, cls: Any, config: EnvironmentConfig) -> Callable[[Task], Sequence[str]]:
+    """Return what asks an environment, which is made once it is asked, for reference actions."""
+    made = functools.cache(lambda: _made(section, cls, config))
+    return lambda task: made().demonstrate(task)
 
 
 def generators_of(cls: Any) -> Mapping[str, TaskGenerator]:

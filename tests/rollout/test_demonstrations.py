@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flywheel.config import Recipe
+from flywheel.envs.lean.environment import LeanEnv
 from flywheel.errors import ConfigError
 from flywheel.rollout.demonstrations import Demonstration, demonstration_row, play_demonstrations
 from flywheel.rollout.stage import Stage
@@ -117,6 +120,52 @@ def test_an_environment_without_demonstrations_is_an_error_that_says_so() -> Non
     source = TaskSource(make_recipe(ROOM))
     with pytest.raises(ConfigError, match=r"demonstrations are needed .*, but Room has no demonstrations"):
         played(islice(source.demonstrations(0), 2), make_recipe(ROOM))
+
+
+ADDITION: dict[str, Any] = {
+    "prompt": "Write f(a, b), their sum.",
+    "payload": {
+        "entry_point": "f",
+        "hidden_tests": [{"kind": "call", "args": [1, 2], "expected": 3}],
+        "reference": "def f(a, b):\n    return a + b\n",
+    },
+}
+PROPANE: dict[str, Any] = {
+    "prompt": "Give the SMILES of propane.",
+    "payload": {"constraints": [{"kind": "formula", "value": "C3H8"}], "reference": "CCC"},
+}
+
+
+def of_records(folder: Path, **records: list[dict[str, Any]]) -> Recipe:
+    """Return a recipe of task records by environment."""
+    sections = {}
+    for env, found in records.items():
+        file = folder / f"{env}.jsonl"
+        file.write_text("".join(f"{json.dumps(record)}\n" for record in found))
+        sections[env] = {"tasks_file": str(file)}
+    return Recipe.model_validate({"environments": sections, "tasks": {"heldout_share": 0.01}})
+
+
+def test_task_records_are_demonstrated_by_the_references_that_they_have(tmp_path: Path) -> None:
+    recipe = of_records(tmp_path, code=[ADDITION], chemistry=[PROPANE])
+    found, _ = played(islice(TaskSource(recipe).demonstrations(0), 6), recipe)
+    answers = {d.experience.task.env: (d.experience.verdict.outcome, d.experience.trajectory.answer) for d in found}
+    assert answers == {"code": ("solved", ADDITION["payload"]["reference"]), "chemistry": ("solved", "CCC")}
+
+
+def test_lean_records_are_demonstrated_by_their_proofs_whole() -> None:
+    env = LeanEnv()
+    task = Task.create(env="lean", family="x", prompt="Prove it.", payload={"statement": "theorem t : True", "reference": "by\n  trivial"})
+    assert env.demonstrate(task) == [action("submit", proof="by\n  trivial")]
+    with pytest.raises(NotImplementedError):
+        env.demonstrate(replace(task, payload={"statement": "theorem t : True"}))
+
+
+def test_records_of_which_some_have_no_reference_are_not_demonstrated(tmp_path: Path) -> None:
+    bare = {**ADDITION, "payload": {**ADDITION["payload"], "reference": None}, "prompt": "Add."}
+    source = TaskSource(of_records(tmp_path, code=[ADDITION, bare]))
+    with pytest.raises(NotImplementedError, match=r"1 of 2 task records carry none \(the one with id \w+, say\)"):
+        next(source.demonstrations(0))
 
 
 def test_an_environment_that_breaks_is_an_error_and_not_a_demonstration() -> None:
