@@ -8,8 +8,8 @@ process, the workers and their children (of a container, without its daemon). Wh
 
 What bounds it: while a core is idle, forking, preparing and ending children keeps nobody waiting, and one execution at a time comes out
 fastest; on two cores at real-time priority (``chrt -f 10``), which that already fills, it had 4.5 times the rate of the same flags and 11
-times that of ``python -c`` in the project's own environment, where an editable install makes that 10 ms slower than it is in one without
-(5.2 times). Where no core is idle the ratio is that of the CPU times (2.4, and 6 or, without the install, 2.8), and of an execution's 3 ms one
+times that of ``python -c`` in the project's own environment, which an editable install makes 10 ms slower than it is in one without (5.2
+times). Where no core is idle the ratio is that of the CPU times (2.4, and 6 or, without the install, 2.8), and of an execution's 3 ms one
 is the test's own and most of the rest the kernel's, for the fork, for 470 page faults after it and for taking the memory apart: even a
 child of the barest interpreter, forked to run the same program, costs 2 ms, a quarter of what a bare subprocess does. The last lines
 print these.
