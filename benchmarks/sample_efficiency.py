@@ -226,7 +226,8 @@ def curve_of_run(run_dir: Path, probe_every: int) -> list[dict[str, float]]:
     points = [{"step": 0.0, **total, "pass": rates[0]}]
     for step, figures in sorted(metrics.items()):
         probed = PROBE_TOKENS if step % probe_every == 0 else 0
-        total["sampled"] += figures["tokens/rollout"] + figures.get("learning/instructions/tokens", 0.0) + probed
+        asked = figures.get("learning/instructions/tokens", 0.0) + figures.get("learning/asked_tokens", 0.0)
+        total["sampled"] += figures["tokens/rollout"] + asked + probed
         total["trained"] += figures["tokens/train"]
         total["seconds"] += sum(figures.get(f"time/{part}_s") or 0.0 for part in ("rollout", "teach", "train", "sync", "probe", "journal"))
         # Each thing relabelled is played once and judged again.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -61,7 +62,8 @@ class BackgroundLoop:
             if final is not None:
                 self.submit(final).result()
         finally:
-            self.submit(_cancel_the_rest()).result()
+            with contextlib.suppress(TimeoutError):  # something holds the loop itself
+                self.submit(_cancel_the_rest()).result(timeout=2 * _CANCEL_S)
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(timeout=10)
 

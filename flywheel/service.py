@@ -93,7 +93,8 @@ class ExperienceService:
         self._clock = figures.StepClock()
         self._history = CurriculumHistory(source.curriculum, journal, source.recall)
         self._curriculum_display = CurriculumDisplay(monitor, progress, every=recipe.monitor.table_every)
-        self._traffic.solved_families.update(self._solved_before())
+        if recipe.run.stop_when_solved:
+            self._traffic.solved_families.update(self._solved_before())
 
     # ------------------------------------------------------------ the trainer's side (ExperienceLink)
 

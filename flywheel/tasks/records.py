@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from flywheel.contracts import Knob
-from flywheel.errors import ConfigError
+from flywheel.errors import ConfigError, described
 from flywheel.records import read_records
 from flywheel.types import Task, content_id
 
@@ -69,24 +69,32 @@ class RecordGenerator:
         Raises:
             NotImplementedError: it knows none for one of the records.
         """
-        if self._demonstrate is None or self._lacking:
-            raise NotImplementedError(
-                f"{len(self._lacking)} of {len(self.tasks)} task records carry none (the one with id {self._lacking[0]}, say): set "
-                "cold_start.steps = 0 (of a distill stage with sources, distill.anchor_share = 0) and give a model that needs none, "
-                "not 'tiny'; or give each a reference that the environment's demonstrate(task) knows"
-            )
+        if self._demonstrate is None or self.lacking is not None:
+            raise NotImplementedError(self.lacking)
         return list(self._demonstrate(task))
 
     @functools.cached_property
-    def _lacking(self) -> list[str]:
-        """The ids of tasks without reference actions."""
-        return [task.id for task in self.tasks if not self._is_demonstrated(task)]
+    def lacking(self) -> str | None:
+        """Why the records can't be demonstrated; None where each can."""
+        reasons = {task.id: self._why_lacking(task) for task in self.tasks}
+        lacking = [(id_, why) for id_, why in reasons.items() if why]
+        if not lacking:
+            return None
+        return (
+            f"{len(lacking)} of {len(reasons)} task records carry none (the one with id {lacking[0][0]}, say: {lacking[0][1]}): set "
+            "cold_start.steps = 0 (of a distill stage with sources, distill.anchor_share = 0) and give a model that needs none, not "
+            "'tiny'; or give each a reference that the environment's demonstrate(task) knows"
+        )
 
-    def _is_demonstrated(self, task: Task) -> bool:
+    def _why_lacking(self, task: Task) -> str:
+        if self._demonstrate is None:
+            return "its environment has no demonstrate(task)"
         try:
-            return self._demonstrate is not None and bool(self._demonstrate(task))
-        except Exception:  # noqa: BLE001 - plug-in code, which may know its own tasks only
-            return False
+            return "" if self._demonstrate(task) else "demonstrate(task) returned no actions"
+        except NotImplementedError:
+            return "it has no reference"
+        except Exception as error:  # noqa: BLE001 - plug-in code, which may know its own tasks only
+            return described(error)
 
     def key(self, task: Task) -> str:
         """Return the environment's canonical key, or a hash of what the task asks."""

@@ -435,10 +435,7 @@ def lacking_demonstrations(section: str, config: EnvironmentConfig) -> str | Non
         return None
     with contextlib.suppress(ConfigError):
         (family,) = _families(section, config)
-        try:
-            family.generator.demonstrate(family.generator.tasks[0])  # type: ignore[attr-defined]
-        except NotImplementedError as error:
-            return str(error)
+        return family.generator.lacking if isinstance(family.generator, RecordGenerator) else None
     return None
 
 

@@ -164,7 +164,7 @@ def test_lean_records_are_demonstrated_by_their_proofs_whole() -> None:
 def test_records_of_which_some_have_no_reference_are_not_demonstrated(tmp_path: Path) -> None:
     bare = {**ADDITION, "payload": {**ADDITION["payload"], "reference": None}, "prompt": "Add."}
     source = TaskSource(of_records(tmp_path, code=[ADDITION, bare]))
-    with pytest.raises(NotImplementedError, match=r"1 of 2 task records carry none \(the one with id \w+, say\)"):
+    with pytest.raises(NotImplementedError, match=r"1 of 2 task records carry none \(the one with id \w+, say: it has no reference\)"):
         next(source.demonstrations(0))
 
 
